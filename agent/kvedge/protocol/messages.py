@@ -1,0 +1,304 @@
+"""The requests of the client protocol, one frozen class each: the wire on one page.
+
+`read` checks a decoded message and returns its request; behind that border types are trusted.
+Fields that are not known are passed over, so that newer clients work.  An action that ends in
+`_internal` is the plain one on system data: its path is taken below None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, get_args, get_type_hints
+
+from kvedge.errors import BadRequest
+from kvedge.model.path import SYSTEM
+from kvedge.model.value import MISSING, Malformed, Missing, pack, wire_path
+from kvedge.protocol.codec import chain_head
+
+DEPTH_UNBOUNDED = 1 << 31
+
+
+# --- readers: one per kind of field -----------------------------------------------------------
+
+
+def _count(given: Any) -> int:
+    if type(given) is not int or given < -1:
+        raise ValueError("is a whole number, -1 for all")
+    return given
+
+
+def _depth(given: Any) -> int:
+    if given is None:
+        return DEPTH_UNBOUNDED
+    if type(given) is not int:
+        raise ValueError("is a whole number or None")
+    return given if given >= 0 else DEPTH_UNBOUNDED
+
+
+def _flag(given: Any) -> bool:
+    if given is not None and type(given) is not bool and given not in (0, 1):
+        raise ValueError("is True or False")
+    return bool(given)
+
+
+def _text(given: Any) -> str:
+    if type(given) is not str:
+        raise ValueError("is a text")
+    return given
+
+
+def _number(given: Any) -> int:
+    if type(given) is not int or given < 0:
+        raise ValueError("is a whole number from 0")
+    return given
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, tuple) or not all(isinstance(item, str) for item in given):
+        raise ValueError("is a list of texts")
+    return given
+
+
+PathKey = Annotated[bytes, wire_path]
+Packed = Annotated[bytes, pack]
+Head = Annotated[tuple[str, int] | None, chain_head]
+Count = Annotated[int, _count]
+Depth = Annotated[int, _depth]
+Flag = Annotated[bool, _flag]
+Text = Annotated[str, _text]
+Texts = Annotated[tuple[str, ...], _texts]
+Number = Annotated[int, _number]
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GetValue:
+    """`get_value`: the value at a path, or of the entry a node changed at a tick."""
+
+    path: PathKey | Missing = MISSING
+    nchain: Count = 0
+    node: Text | Missing = MISSING
+    tick: Number | Missing = MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class SetValue:
+    """`set_value`: store; with `chain` or `prev` only where the entry is still that one.
+
+    `chain` is the newest link as (node, shown tick), None where the place must be empty.
+    `relaxed` answers when the record is with the disk, not on it.
+    """
+
+    path: PathKey
+    value: Packed
+    chain: Head | Missing = MISSING
+    prev: Packed | Missing = MISSING
+    nchain: Count = 1
+    idem: Flag = False
+    relaxed: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteValue:
+    """`delete_value`: as `set_value`, without a value."""
+
+    path: PathKey
+    chain: Head | Missing = MISSING
+    prev: Packed | Missing = MISSING
+    nchain: Count = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTree:
+    """`delete_tree`: delete a place and all below; with `nchain` a stream of what went."""
+
+    path: PathKey = b""
+    nchain: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Enumerate:
+    """`enum` or `enumerate`: the children of a place."""
+
+    path: PathKey = b""
+    with_data: Flag = False
+    empty: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
+class GetTree:
+    """`get_tree`: a stream of a place and all below."""
+
+    path: PathKey = b""
+    nchain: Count = 0
+    min_depth: Depth = 0
+    max_depth: Depth = DEPTH_UNBOUNDED
+    empty: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """`watch`: a stream of changes; with `fetch` the present state and a mark first."""
+
+    path: PathKey = b""
+    fetch: Flag = False
+    nchain: Count = 0
+    min_depth: Depth = 0
+    max_depth: Depth = DEPTH_UNBOUNDED
+    empty: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoot:
+    """`root`: paths of this connection are below this one from now on; returns its entry."""
+
+    path: PathKey = b""
+    nchain: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GetTock:
+    """`get_tock`: the server's present tock."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetState:
+    """`get_state`: what the server has seen of whom."""
+
+    nodes: Flag = False
+    known: Flag = False
+    superseded: Flag = False
+    deleted: Flag = False
+    missing: Flag = False
+    present: Flag = False
+    node_drop: Flag = False
+    remote_missing: Flag = False
+    debug: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """`stop`: end a stream of this connection, named by its seq."""
+
+    task: Number
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The answer to the greeting, with seq 0; clients of other make need not send it.
+
+    `kvedge` lists the additions a client of ours knows.  `qlen` is the window of its streams:
+    items then carry `wseq`, and the client acknowledges with `{seq, state: "ack", ack: wseq}`.
+    """
+
+    kvedge: Texts = ()
+    qlen: Number = 0
+
+
+Request = (
+    GetValue | SetValue | DeleteValue | DeleteTree | Enumerate | GetTree | Watch
+    | SetRoot | GetTock | GetState | Stop
+)  # fmt: skip
+
+_ON_TREE: dict[str, type[Any]] = {
+    "get_value": GetValue,
+    "set_value": SetValue,
+    "delete_value": DeleteValue,
+    "delete_tree": DeleteTree,
+    "enum": Enumerate,
+    "enumerate": Enumerate,
+    "get_tree": GetTree,
+    "watch": Watch,
+}
+_INTERNAL_NAMES = {
+    "get_internal": "get_value",
+    "set_internal": "set_value",
+    "delete_internal": "delete_value",
+    "enum_internal": "enum",
+    "get_tree_internal": "get_tree",
+}
+ACTIONS: Mapping[str, type[Any]] = _ON_TREE | {
+    "root": SetRoot,
+    "get_tock": GetTock,
+    "get_state": GetState,
+    "stop": Stop,
+}
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """Return the reader that a field's annotation carries."""
+    parts = (hint, *get_args(hint))
+    found: Callable[[Any], Any] = next(
+        part.__metadata__[0] for part in parts if hasattr(part, "__metadata__")
+    )
+    return found
+
+
+def _readers(kind: type[Any]) -> tuple[tuple[str, Callable[[Any], Any], bool], ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple((f.name, _reader(hints[f.name]), f.default is NO_DEFAULT) for f in fields(kind))
+
+
+_READERS = {kind: _readers(kind) for kind in {*ACTIONS.values(), Hello}}
+
+
+def read(message: Mapping[Any, Any], root: bytes) -> Request:
+    """Return the request in a decoded message, its path being a whole key.
+
+    Args:
+        message: The message.
+        root: The key below which the client's paths lie; system data lies outside of it.
+
+    Raises:
+        BadRequest: The action is unknown, or a field is missing or of the wrong type.
+        BadPath, BadValue, LimitExceeded: What a field holds cannot be used.
+    """
+    action = message.get("action")
+    if not isinstance(action, str):
+        raise BadRequest(repr(action)[:40], "it has no action")
+    internal = action in _INTERNAL_NAMES
+    kind = ACTIONS.get(_INTERNAL_NAMES.get(action, action))
+    if kind is None:
+        raise BadRequest(action[:40], f"there is no such action; there are {', '.join(ACTIONS)}")
+    made: Request = _read_fields(kind, action, message)
+    below = SYSTEM.key if internal else root
+    return _moved(made, below) if below else made
+
+
+def read_hello(message: Mapping[Any, Any]) -> Hello:
+    """Return the answer to the greeting.
+
+    Raises:
+        BadRequest: It is none.
+    """
+    made: Hello = _read_fields(Hello, "hello", message)
+    return made
+
+
+def _read_fields(kind: type[Any], action: str, message: Mapping[Any, Any]) -> Any:
+    values = {}
+    for name, reader, required in _READERS[kind]:
+        given = message.get(name, MISSING)
+        if given is MISSING:
+            if required:
+                raise BadRequest(action, f"its field {name!r} is missing")
+            continue
+        if isinstance(given, Malformed) and reader is not pack:
+            raise BadRequest(action, f"its field {name!r} is broken: {given.why}")
+        try:
+            values[name] = reader(given)
+        except ValueError as error:
+            if hasattr(error, "code"):  # one of ours says all there is to say
+                raise
+            raise BadRequest(action, f"its field {name!r} {error}") from error
+    return kind(**values)
+
+
+def _moved(request: Any, below: bytes) -> Any:
+    """Return a request with its path, if it has one, taken below a key."""
+    if getattr(request, "path", MISSING) is MISSING:
+        return request
+    return replace(request, path=below + request.path)
