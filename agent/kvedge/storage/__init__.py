@@ -1,0 +1,1 @@
+"""The store on disk: opaque payloads in an append-only journal, with snapshots."""
