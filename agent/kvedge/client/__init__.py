@@ -1,0 +1,1 @@
+"""The floor for applications: connections, watches, mirrors."""

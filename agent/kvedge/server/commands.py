@@ -1,0 +1,353 @@
+"""What each request does: one function a request class, found by a table.
+
+A function answers now, later (a write, when it is durable), or by a stream.  What it raises of
+`AgentError` is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from kvedge import limits
+from kvedge.errors import AgentError, ChainMismatch, EntryAbsent, LimitExceeded
+from kvedge.model import entry as entries
+from kvedge.model import path as paths
+from kvedge.model.path import Path
+from kvedge.model.value import MISSING, Missing, packb, same, unpack
+from kvedge.protocol import messages as asked
+from kvedge.protocol.codec import packed_map, shown_chain, value_reply
+from kvedge.server.store import Pending, Store
+from kvedge.server.streams import CHUNK, TreeStream, Watch
+
+Done = Callable[[AgentError | None], None]
+
+
+class Caller(Protocol):
+    """The connection a request came from."""
+
+    @property
+    def store(self) -> Store:
+        """The server's store."""
+
+    @property
+    def window(self) -> int:
+        """How many items of a stream the client takes without acknowledging; 0 for any."""
+
+    def wall_ms(self) -> int | None:
+        """Return unix milliseconds, None while the clock is not synchronised."""
+
+    def knows(self, feature: str) -> bool:
+        """Tell whether the client said that it knows a feature."""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def is_slow(self) -> bool:
+        """Tell whether the other side should be given no more for now."""
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+
+    def finished(self, seq: int) -> None:
+        """Forget a stream."""
+
+    def answer(self, seq: int, fields: dict[str, Any]) -> None:
+        """Answer a request."""
+
+    def answer_packed(self, data: bytes) -> None:
+        """Answer a request with a message that is ready."""
+
+    def fail(self, seq: int, error: AgentError) -> None:
+        """Answer a request with an error."""
+
+    def open(self, seq: int, stream: TreeStream | Watch) -> None:
+        """Take up a stream and start it."""
+
+    def stop(self, seq: int) -> bool:
+        """End a stream; False where there is none."""
+
+    def set_root(self, key: bytes) -> None:
+        """Take the client's paths below a key from now on."""
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def get_value(caller: Caller, seq: int, request: asked.GetValue) -> None:
+    """Answer with value, tock and, if wanted, chain; without value where there is none."""
+    store = caller.store
+    if request.path is MISSING:
+        _answer_entry(caller, seq, _entry_of_dot(store, request), request.nchain)
+    else:
+        _answer_entry(caller, seq, store.get(request.path), request.nchain)
+
+
+def _answer_entry(caller: Caller, seq: int, packed: bytes | None, nchain: int) -> None:
+    value = MISSING if packed is None else entries.value_of(packed)
+    if packed is None or value is MISSING:
+        absent: dict[str, Any] = {"tock": caller.store.tock}
+        caller.answer(seq, absent | ({"chain": None} if nchain else {}))
+    elif not nchain:
+        caller.answer_packed(value_reply(seq, value, entries.tock_of(packed)))
+    else:
+        chain = shown_chain(caller.store.shown_links(packed), nchain)
+        fields = {"seq": seq, "chain": chain, "tock": entries.tock_of(packed)}
+        caller.answer_packed(packed_map(fields, [("value", value)]))
+
+
+def _entry_of_dot(store: Store, request: asked.GetValue) -> bytes:
+    """Return the entry that a node changed at a tick: a search, as nothing indexes it."""
+    wanted = (request.node, request.tick)
+    for _, packed in store.tree.items():
+        if store.shown_links(packed)[0] == wanted:
+            return packed
+    raise EntryAbsent(f"tick {request.tick} of {request.node}")
+
+
+def enumerate_children(caller: Caller, seq: int, request: asked.Enumerate) -> None:
+    """Answer with the names of the children, or with names and values."""
+    store = caller.store
+    names: list[Any] = []
+    values: list[tuple[Any, Any]] = []
+    after = None
+    while True:
+        children = store.tree.children(request.path, after=after, count=CHUNK)
+        for child in children:
+            packed = store.get(child)
+            value = MISSING if packed is None else entries.value_of(packed)
+            if value is MISSING and not (request.empty and _leads_somewhere(store, child)):
+                continue
+            name = paths.elements_of(child, len(request.path))[0]
+            names.append(name)
+            values.append((name, None if value is MISSING else unpack(value)))
+        if len(children) < CHUNK:
+            break
+        after = children[-1]
+        if len(names) > limits.ELEMENTS_MAX:
+            raise LimitExceeded(
+                "the list of children", actual=len(names), limit=limits.ELEMENTS_MAX, unit="names"
+            )
+    if request.with_data:
+        caller.answer(seq, {"result": values if caller.knows("pairs") else dict(values)})
+    else:
+        caller.answer(seq, {"result": names})
+
+
+def _leads_somewhere(store: Store, key: bytes) -> bool:
+    """Tell whether there is a value below a key."""
+    after: bytes | None = key
+    while keys := store.tree.walk(key, after=after, count=CHUNK):
+        if any(entries.is_live(store.get(found) or b"\0" * 9) for found in keys):
+            return True
+        after = keys[-1]
+    return False
+
+
+def get_tree(caller: Caller, seq: int, request: asked.GetTree) -> None:
+    """Answer with a stream of entries."""
+    caller.open(seq, TreeStream(caller.store, caller, seq, request, window=caller.window))
+
+
+def watch(caller: Caller, seq: int, request: asked.Watch) -> None:
+    """Answer with a stream that does not end."""
+    caller.open(seq, Watch(caller.store, caller, seq, request, window=caller.window))
+
+
+def set_root(caller: Caller, seq: int, request: asked.SetRoot) -> None:
+    """Take the client's paths below one place from now on; answer with its entry."""
+    caller.set_root(request.path)
+    _answer_entry(caller, seq, caller.store.get(request.path), request.nchain)
+
+
+def get_tock(caller: Caller, seq: int, _: asked.GetTock) -> None:
+    """Answer with the present tock."""
+    caller.answer(seq, {"tock": caller.store.tock})
+
+
+def get_state(caller: Caller, seq: int, request: asked.GetState) -> None:
+    """Answer with what has been seen of whom, in the terms of the peer systems."""
+    store = caller.store
+    present: dict[str, list[tuple[int, int]]] = {}
+    for rid, ranges in store.seen:
+        base = store.rids.base(store.rids.number(rid))
+        shown = [(base + first, base + last + 1) for first, last in ranges]
+        present.setdefault(rid.node, []).extend(shown)
+    parts: dict[str, Any] = {
+        "nodes": {node: max(end for _, end in ranges) - 1 for node, ranges in present.items()},
+        "present": present,
+        "known": present,
+        "superseded": {},
+        "deleted": {},
+        "missing": {},
+        "remote_missing": {},
+    }
+    fields = {name: part for name, part in parts.items() if getattr(request, name)}
+    caller.answer(seq, fields | {"node": store.rid.node, "tock": store.tock})
+
+
+def stop(caller: Caller, seq: int, request: asked.Stop) -> None:
+    """End a stream of the same connection."""
+    caller.answer(seq, {"result": caller.stop(request.task)})
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def set_value(caller: Caller, seq: int, request: asked.SetValue) -> None:
+    """Store a value if the conditions hold; answer when it is as durable as wanted."""
+    store = caller.store
+    old = store.newest(request.path)
+    value = _check_conditions(store, old, request)
+    if request.idem and value is not MISSING and same(value, request.value):
+        _answer_unchanged(caller, seq, old, request.nchain)
+        return
+    with_prev = request.chain is MISSING and request.prev is MISSING
+    _write(caller, seq, request, request.value, relaxed=request.relaxed, with_prev=with_prev)
+
+
+def delete_value(caller: Caller, seq: int, request: asked.DeleteValue) -> None:
+    """Delete a value if the conditions hold; nothing is written where there is none."""
+    store = caller.store
+    old = store.newest(request.path)
+    if _check_conditions(store, old, request) is MISSING:
+        _answer_unchanged(caller, seq, old, request.nchain)
+        return
+    with_prev = request.chain is MISSING and request.prev is MISSING
+    _write(caller, seq, request, MISSING, relaxed=False, with_prev=with_prev)
+
+
+def _check_conditions(
+    store: Store, old: bytes | None, request: asked.SetValue | asked.DeleteValue
+) -> bytes | Missing:
+    """Return the present packed value; raise where it is not the one that was expected."""
+    value = MISSING if old is None else entries.value_of(old)
+    if request.chain is not MISSING:
+        found = None if value is MISSING or old is None else store.shown_links(old)[0]
+        if found != request.chain:
+            raise ChainMismatch(
+                str(Path.from_key(request.path)),
+                expected=_link_text(request.chain),
+                found=_link_text(found),
+            )
+    if request.prev is not MISSING and (value is MISSING or not same(value, request.prev)):
+        raise ChainMismatch(
+            str(Path.from_key(request.path)),
+            expected=f"the value {unpack(request.prev)!r:.60}",
+            found="none" if value is MISSING else f"{unpack(value)!r:.60}",
+        )
+    return value
+
+
+def _link_text(link: tuple[str, int] | None) -> str:
+    return "no entry" if link is None else f"change {link[1]} of {link[0]}"
+
+
+def _answer_unchanged(caller: Caller, seq: int, old: bytes | None, nchain: int) -> None:
+    tock = caller.store.tock if old is None else entries.tock_of(old)
+    fields: dict[str, Any] = {"changed": False, "tock": tock}
+    if nchain:
+        live = old is not None and entries.is_live(old)
+        links = caller.store.shown_links(old) if live and old is not None else []
+        fields["chain"] = shown_chain(links, nchain)
+    caller.answer(seq, fields)
+
+
+def _write(
+    caller: Caller,
+    seq: int,
+    request: asked.SetValue | asked.DeleteValue,
+    value: bytes | Missing,
+    *,
+    relaxed: bool,
+    with_prev: bool,
+) -> None:
+    store = caller.store
+    pending: Pending
+
+    def done(error: AgentError | None) -> None:
+        if error is not None:
+            caller.fail(seq, error)
+            return
+        fields: dict[str, Any] = {"seq": seq, "changed": True}
+        if request.nchain:
+            links = store.shown_links(pending.packed) if value is not MISSING else []
+            fields["chain"] = shown_chain(links, request.nchain)
+        fields["tock"] = entries.tock_of(pending.packed)
+        raw = []
+        if with_prev and pending.old is not None:
+            previous = entries.value_of(pending.old)
+            raw = [] if previous is MISSING else [("prev", previous)]
+        caller.answer_packed(packed_map(fields, raw))
+
+    pending = store.write(request.path, value, wall_ms=caller.wall_ms(), relaxed=relaxed, done=done)
+
+
+def delete_tree(caller: Caller, seq: int, request: asked.DeleteTree) -> None:
+    """Delete everything at and below a place, a chunk at a time."""
+    TreeDeletion(caller, seq, request).go_on(None)
+
+
+class TreeDeletion:
+    """Deletes a subtree; each chunk waits until the one before it is durable."""
+
+    def __init__(self, caller: Caller, seq: int, request: asked.DeleteTree) -> None:
+        self._caller = caller
+        self._seq = seq
+        self._request = request
+        self._after: bytes | None = None
+        self._open = 0
+        self._count = 0
+        self._failed: AgentError | None = None
+        if request.nchain:
+            caller.send(packb({"seq": seq, "state": "start"}))
+
+    def go_on(self, error: AgentError | None) -> None:
+        """Delete the next chunk; called when a write of the last one is done."""
+        self._failed = self._failed or error
+        self._open -= 1
+        if self._open > 0:
+            return
+        if self._failed is not None:
+            self._caller.fail(self._seq, self._failed)
+            return
+        store = self._caller.store
+        keys = store.tree.walk(self._request.path, after=self._after, count=CHUNK)
+        while keys:
+            self._after = keys[-1]
+            live = [key for key in keys if entries.is_live(store.newest(key) or b"\0" * 9)]
+            if live:
+                self._delete(live)
+                return
+            keys = store.tree.walk(self._request.path, after=self._after, count=CHUNK)
+        self._end()
+
+    def _delete(self, keys: list[bytes]) -> None:
+        self._open = len(keys)
+        self._count += len(keys)
+        wall_ms = self._caller.wall_ms()
+        for key in keys:
+            self._caller.store.write(key, MISSING, wall_ms=wall_ms, relaxed=False, done=self.go_on)
+
+    def _end(self) -> None:
+        if self._request.nchain:
+            self._caller.answer(self._seq, {"state": "end", "changed": self._count})
+        else:
+            self._caller.answer(
+                self._seq, {"changed": self._count, "tock": self._caller.store.tock}
+            )
+
+
+COMMANDS: dict[type[Any], Callable[[Caller, int, Any], None]] = {
+    asked.GetValue: get_value,
+    asked.SetValue: set_value,
+    asked.DeleteValue: delete_value,
+    asked.DeleteTree: delete_tree,
+    asked.Enumerate: enumerate_children,
+    asked.GetTree: get_tree,
+    asked.Watch: watch,
+    asked.SetRoot: set_root,
+    asked.GetTock: get_tock,
+    asked.GetState: get_state,
+    asked.Stop: stop,
+}

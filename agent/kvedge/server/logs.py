@@ -1,0 +1,195 @@
+"""Where the store's writes go: into the journal on disk, or nowhere.
+
+The journal has a thread of its own; what it reports is taken over into the event loop here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from kvedge.clock import Clock
+from kvedge.errors import AgentError, StorageError
+from kvedge.model.stamp import Rid, generation_of
+from kvedge.server.records import Loaded, load_file, payloads_of
+from kvedge.storage.commit import Committer, SnapshotDone
+from kvedge.storage.commit_queue import Done
+from kvedge.storage.directory import DirectoryLock
+from kvedge.storage.disk import OsDisk
+from kvedge.storage.frames import LossKind
+from kvedge.storage.journal import Contents, Journal
+
+log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """Who is told what became of submitted payloads; always in the event loop."""
+
+    def preamble(self) -> list[bytes]:
+        """Return what a new file begins with; may be called from another thread."""
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Return all keys with their packed entries, for a snapshot."""
+
+    def confirm(self, written_to: int, synced_to: int) -> None:
+        """They are in the file, and on the disk, up to these numbers."""
+
+    def refuse(self, first: int, error: AgentError) -> None:
+        """From this number on they are not, and never will be."""
+
+    def doubt(self, up_to: int, error: AgentError) -> None:
+        """Up to this number it cannot be told; it will be tried again."""
+
+
+class Log(Protocol):
+    """Where payloads become durable."""
+
+    @property
+    def beats(self) -> int:
+        """A number that rises while the log moves."""
+
+    def submit(self, payload: bytes, *, vital: bool = False, durable: bool = True) -> int:
+        """Take a payload; return its running number."""
+
+    def start(self, owner: Owner, rid: Rid, base: int, clock: Clock) -> None:
+        """Begin to work for an owner."""
+
+    def close(self) -> None:
+        """Write out what is left and end; blocks."""
+
+
+class MemoryLog:
+    """Keeps nothing: what is submitted counts as durable in the loop's next round."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._owner: Owner | None = None
+        self._loop = asyncio.get_running_loop()
+        self._is_due = False
+
+    @property
+    def beats(self) -> int:
+        """A number that rises: there is no journal to get stuck."""
+        self._number += 1
+        return self._number
+
+    def submit(self, payload: bytes, *, vital: bool = False, durable: bool = True) -> int:
+        """Take a payload; return its running number."""
+        self._number += 1
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._confirm)
+        return self._number
+
+    def _confirm(self) -> None:
+        self._is_due = False
+        if self._owner is not None:
+            self._owner.confirm(self._number, self._number)
+
+    def start(self, owner: Owner, rid: Rid, base: int, clock: Clock) -> None:
+        """Begin to work for an owner."""
+        self._owner = owner
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class DiskLog:
+    """Keeps payloads in the journal of a directory.
+
+    Attributes:
+        loaded: What the directory held.
+        generation: Of the next incarnation: one more than the largest that wrote there.
+    """
+
+    def __init__(self, directory: str, *, network: str) -> None:
+        self._lock = DirectoryLock(Path(directory))
+        try:
+            self._journal = Journal(OsDisk(Path(directory)), network=network)
+            contents = self._journal.load()
+        except StorageError:
+            self._lock.release()
+            raise
+        self.loaded = Loaded()
+        for file in contents.files:
+            load_file(self.loaded, file.payloads)
+        self.generation = generation_of(contents.incarnation_max) + 1
+        _report(contents, self.loaded.lost)
+        self._loop = asyncio.get_running_loop()
+        self._owner: Owner | None = None
+        self._committer: Committer | None = None
+
+    @property
+    def beats(self) -> int:
+        """A number that rises while the journal's thread moves."""
+        return self._committer.beats if self._committer else 0
+
+    def submit(self, payload: bytes, *, vital: bool = False, durable: bool = True) -> int:
+        """Take a payload; return its running number."""
+        assert self._committer is not None, "start() comes first"
+        return self._committer.submit(payload, vital=vital, durable=durable)
+
+    def start(self, owner: Owner, rid: Rid, base: int, clock: Clock) -> None:
+        """Begin to write for an owner."""
+        self._owner = owner
+        self._journal.begin(
+            node=rid.node, incarnation=rid.incarnation, base=base, preamble=owner.preamble
+        )
+        self._committer = Committer(
+            self._journal,
+            clock,
+            on_done=self._hand_over,
+            on_snapshot=_report_snapshot,
+        )
+
+    def _hand_over(self, done: Done) -> None:
+        """Take a report over into the loop; in the journal's thread."""
+        self._loop.call_soon_threadsafe(self._take, done)
+
+    def _take(self, done: Done) -> None:
+        """Pass on what the journal's thread reports; in the loop."""
+        assert self._owner is not None
+        assert self._committer is not None
+        if done.refused is not None:
+            log.error("%s", done.refused.error)
+            self._owner.refuse(done.refused.first, done.refused.error)
+            self._committer.resume()
+        if done.uncertain is not None:
+            log.error("%s", done.uncertain.error)
+            self._owner.doubt(done.uncertain.upto, done.uncertain.error)
+        self._owner.confirm(done.written_to, done.synced_to)
+        if done.snapshot is not None:
+            self._committer.snapshot(done.snapshot, payloads_of(self._owner.items()))
+
+    def close(self) -> None:
+        """Write out what is left and let the directory go; blocks."""
+        if self._committer is not None:
+            self._committer.close()
+        self._lock.release()
+
+
+def _report(contents: Contents, lost: int) -> None:
+    """Tell what could not be read."""
+    for loss in contents.losses:
+        level = _LEVELS.get(loss.kind, logging.ERROR)
+        log.log(level, _TEXTS[loss.kind], loss.file, loss.size_bytes, loss.offset)
+    if lost:
+        log.error("%d records name a writer whose own entry is damaged: they are lost", lost)
+
+
+_LEVELS = {LossKind.TORN: logging.INFO, LossKind.SPARED: logging.WARNING}
+_TEXTS = {
+    LossKind.TORN: "%s ends with %d bytes of an unfinished write at byte %d: cut",
+    LossKind.SPARED: "%s: %d bytes at byte %d are damaged; their copy is good, nothing is lost",
+    LossKind.DAMAGED: "%s: %d bytes at byte %d are damaged: what stood there is lost",
+    LossKind.MISSING: "%s cannot be read (%d bytes at byte %d): what stood there is lost",
+}
+
+
+def _report_snapshot(report: SnapshotDone) -> None:
+    if report.error is not None:
+        log.warning("snapshot %d was not written: %s", report.number, report.error)
+    else:
+        log.info("snapshot %d has %d bytes", report.number, report.size_bytes)

@@ -1,0 +1,148 @@
+"""What the store's files hold: payloads of the storage floor, to records and back.
+
+A payload is a msgpack array whose first part says what it is:
+
+    [0, key, packed entry]                    a record
+    [1, number, node, incarnation, base]      the number that stands for a rid in this file
+    [2, tock]                                 no tock above this one is shown before the next
+
+The last two are vital: others depend on them, so they are written twice.  Numbers are those of
+the process that wrote the file; they are translated to this process's on loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgpack
+
+from kvedge.model import entry as entries
+from kvedge.model.stamp import Rid, RidTable
+from kvedge.model.value import packb
+from kvedge.model.vector import Vector
+
+_RECORD, _RID, _CEILING = range(3)
+_RECORD_HEAD = b"\x93\x00"
+
+
+def record_payload(key: bytes, packed: bytes) -> bytes:
+    """Return the payload of a record."""
+    return _RECORD_HEAD + packb(key) + packb(packed)
+
+
+def rid_payload(number: int, rid: Rid, base: int) -> bytes:
+    """Return the payload that gives a rid its number."""
+    return packb((_RID, number, rid.node, rid.incarnation, base))
+
+
+def ceiling_payload(tock: int) -> bytes:
+    """Return the payload that announces tocks up to this one."""
+    return packb((_CEILING, tock))
+
+
+def preamble(rids: RidTable, ceiling: int) -> list[bytes]:
+    """Return the vital payloads that a new file begins with."""
+    numbers = range(len(rids))
+    return [
+        *(rid_payload(number, rids.rid(number), rids.base(number)) for number in numbers),
+        ceiling_payload(ceiling),
+    ]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What the files of a store came to.
+
+    Attributes:
+        entries: Packed entries by key, ready for the tree.
+        rids: The numbers that the entries use.
+        seen: All dots that were found, those of overwritten entries too.
+        tock: The largest tock that may have been shown.
+        lost: How many records could not be understood, although their bytes were whole.
+    """
+
+    entries: dict[bytes, bytes] = field(default_factory=dict)
+    rids: RidTable = field(default_factory=RidTable)
+    seen: Vector = field(default_factory=Vector)
+    tock: int = 0
+    lost: int = 0
+
+
+def load_file(into: Loaded, payloads: Iterable[bytes]) -> None:
+    """Merge the payloads of one file into what was loaded so far."""
+    reader = _FileReader(into)
+    for payload in payloads:
+        reader.take(payload)
+    reader.finish()
+
+
+class _FileReader:
+    """Reads one file; its rid numbers are its own until translated."""
+
+    def __init__(self, into: Loaded) -> None:
+        self._into = into
+        self._numbers: dict[int, int] = {}
+        self._ticks: dict[int, set[int]] = {}
+
+    def take(self, payload: bytes) -> None:
+        kind, *parts = msgpack.unpackb(payload, use_list=False)
+        if kind == _RECORD:
+            self._take_record(*parts)
+        elif kind == _RID:
+            number, node, incarnation, base = parts
+            self._numbers[number] = self._into.rids.number(Rid(node, incarnation), base)
+        elif kind == _CEILING:
+            self._into.tock = max(self._into.tock, parts[0])
+
+    def _take_record(self, key: bytes, packed: bytes) -> None:
+        links = entries.links_of(packed)
+        try:
+            translated = tuple(map(self._translate, links))
+        except KeyError:  # both copies of the number are damaged
+            self._into.lost += 1
+            return
+        if translated != links:
+            packed = entries.join(entries.tock_of(packed), translated, entries.value_of(packed))
+        self._merge(key, packed)
+        number, tick = entries.link_parts(translated[0])
+        self._ticks.setdefault(number, set()).add(tick)
+
+    def _translate(self, link: int) -> int:
+        number, tick = entries.link_parts(link)
+        return entries.link(self._numbers[number], tick)
+
+    def _merge(self, key: bytes, packed: bytes) -> None:
+        into = self._into
+        old = into.entries.get(key)
+        if old is None or _rank(old, into.rids) < _rank(packed, into.rids):
+            into.entries[key] = packed
+        into.tock = max(into.tock, entries.tock_of(packed))
+
+    def finish(self) -> None:
+        for number, ticks in self._ticks.items():
+            rid = self._into.rids.rid(number)
+            for first, last in _runs(sorted(ticks)):
+                self._into.seen.add_range(rid, first, last)
+
+
+def _rank(packed: bytes, rids: RidTable) -> tuple[int, Rid, int]:
+    """`Entry.rank` of a packed entry."""
+    number, tick = entries.link_parts(entries.links_of(packed)[0])
+    return entries.tock_of(packed), rids.rid(number), tick
+
+
+def _runs(ticks: list[int]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for tick in ticks:
+        if runs and tick == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], tick)
+        else:
+            runs.append((tick, tick))
+    return runs
+
+
+def payloads_of(items: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
+    """Yield the record payloads of a tree's items, for a snapshot."""
+    for key, packed in items:
+        yield record_payload(key, packed)

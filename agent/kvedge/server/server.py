@@ -1,0 +1,202 @@
+"""The server: wires store, log, watchers and sockets together, and runs until it is told to end.
+
+The order of a start is the order of trust: lock the directory, read the journal, take a new
+incarnation, open a segment, and only then listen.  The end is the reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from kvedge import limits
+from kvedge.clock import Clock
+from kvedge.errors import AgentError, BadSetting
+from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
+from kvedge.model.value import MISSING, pack
+from kvedge.server.connections import Connection
+from kvedge.server.logs import DiskLog, Log, MemoryLog
+from kvedge.server.records import Loaded
+from kvedge.server.settings import ServerSettings
+from kvedge.server.store import Store
+from kvedge.server.streams import Watchers
+from kvedge.transport import aio
+from kvedge.transport.systemd import ServiceManager
+
+log = logging.getLogger(__name__)
+
+_BASE_BITS = 20  # a first base below a million: short to read, unlikely to be met twice
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        store: The tree.
+        watchers: Who is told of changes.
+        addresses: Where it listens.
+    """
+
+    def __init__(self, store: Store, log_: Log, clock: Clock) -> None:
+        self.store = store
+        self.watchers = Watchers()
+        self.addresses: list[str] = []
+        self._log = log_
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[Connection] = set()
+        self._synchronised = clock.wall_is_synchronised()
+
+    # --- for connections ----------------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Take up a connection; False for one too many."""
+        if len(self._connections) >= limits.CONNECTIONS_MAX:
+            log.warning("refused a connection: there are %d already", limits.CONNECTIONS_MAX)
+            return False
+        self._connections.add(connection)
+        return True
+
+    def dismiss(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        self._connections.discard(connection)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+        self._loop.call_soon(call)
+
+    def wall_ms(self) -> int | None:
+        """Return unix milliseconds, None while the clock is not synchronised."""
+        synchronised = self._clock.wall_is_synchronised()
+        if synchronised != self._synchronised:
+            self._synchronised = synchronised
+            log.info("the clock is %s", "synchronised" if synchronised else "not synchronised")
+        return int(self._clock.wall_s() * 1000) if synchronised else None
+
+    # --- for the log --------------------------------------------------------------------------
+
+    def preamble(self) -> list[bytes]:
+        """Return what a new file begins with; may be called from another thread."""
+        return self.store.preamble()
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Return all keys with their packed entries, for a snapshot."""
+        return self.store.tree.items()
+
+    def confirm(self, written_to: int, synced_to: int) -> None:
+        """Make writes visible, tell watchers, answer."""
+        for pending in self.store.confirm(written_to=written_to, synced_to=synced_to):
+            self.watchers.notify(pending.key, pending.packed)
+            pending.done(None)
+
+    def refuse(self, first: int, error: AgentError) -> None:
+        """Fail writes that surely did not happen."""
+        for pending in self.store.refuse(first):
+            pending.done(error)
+
+    def doubt(self, up_to: int, error: AgentError) -> None:
+        """Answer writes that may have happened; they become visible once the disk has them."""
+        for done in self.store.doubtful(up_to):
+            done(error)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    @property
+    def beats(self) -> int:
+        """A number that rises while the journal moves."""
+        return self._log.beats
+
+    async def write_initial(self, packed: bytes) -> None:
+        """Set the root's value."""
+        done: asyncio.Future[AgentError | None] = self._loop.create_future()
+        self.store.write(b"", packed, wall_ms=self.wall_ms(), relaxed=False, done=done.set_result)
+        error = await done
+        if error is not None:
+            raise error
+
+    def close_connections(self) -> None:
+        """End all connections after what was written is out."""
+        for connection in list(self._connections):
+            connection.close()
+
+
+def _check(settings: ServerSettings, loaded: Loaded) -> None:
+    if settings.initial is not MISSING and loaded.entries:
+        raise BadSetting(
+            "-i",
+            f"it makes a new network, but {settings.directory} holds {len(loaded.entries)}"
+            " entries; leave it out, or name another directory",
+        )
+
+
+def _base(loaded: Loaded, node: str) -> int:
+    """Return what to add to the ticks of a new incarnation, so that shown ticks go on rising."""
+    known = [
+        loaded.rids.base(loaded.rids.number(rid)) + loaded.seen.last(rid)
+        for rid, _ in loaded.seen
+        if rid.node == node
+    ]
+    return max(known, default=secrets.randbits(_BASE_BITS))
+
+
+@asynccontextmanager
+async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator[Server]:
+    """Run a server while the block runs; clients may connect from its start on.
+
+    Raises:
+        StorageError: The directory cannot be used; the class says why.
+        BadSetting: It cannot listen where it should, or `initial` is set on old data.
+    """
+    started_s = clock.boottime_s()
+    if settings.directory is None:
+        log_: Log = MemoryLog()
+        loaded, generation = Loaded(), 1
+        log.info("nothing is kept on disk: no directory was given")
+    else:
+        disk = DiskLog(settings.directory, network=settings.network)
+        log_, loaded, generation = disk, disk.loaded, disk.generation
+    try:
+        _check(settings, loaded)
+        count = len(loaded.entries)
+        rid = Rid(settings.node, new_incarnation(generation, secrets.randbits(RANDOM_BITS)))
+        server = Server(Store(rid, _base(loaded, settings.node), loaded, log_), log_, clock)
+        log_.start(server, rid, server.store.base, clock)
+        if settings.initial is not MISSING:
+            await server.write_initial(pack(settings.initial))
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not look at it again
+        took_s = clock.boottime_s() - started_s
+        log.info("node %s has %d entries, read in %.2f s", settings.node, count, took_s)
+        listeners: list[aio.Listener] = []
+        try:
+            for address in settings.listen:
+                listeners.append(await aio.listen(address, lambda: Connection(server)))
+            server.addresses = [listener.address for listener in listeners]
+            log.info("listening on %s", ", ".join(server.addresses))
+            yield server
+        finally:
+            for listener in listeners:
+                listener.close()
+            server.close_connections()
+    finally:
+        await asyncio.to_thread(log_.close)
+        log.info("stopped")
+
+
+async def feed_watchdog(server: Server, manager: ServiceManager) -> None:
+    """Feed the service manager's watchdog while loop and journal move; runs for ever."""
+    interval_s = manager.watchdog_interval_s
+    if interval_s is None:
+        return
+    seen = -1
+    while True:
+        if server.beats != seen:
+            seen = server.beats
+            manager.alive()
+        else:
+            log.error("the journal does not move: the watchdog is not fed")
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,27 @@
+"""What a server is told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kvedge.model.value import MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Settings of one server process.
+
+    Attributes:
+        node: Name of the node: letters, digits, `_`, `-`.
+        network: Name of the network; a directory belongs to one.
+        directory: Where the journal lives; None keeps everything in memory alone.
+        listen: Addresses to listen on, `unix:PATH` or `HOST:PORT`.
+        initial: Value of the root of a new network; MISSING for none.
+    """
+
+    node: str
+    network: str = "kvedge"
+    directory: str | None = None
+    listen: tuple[str, ...] = ()
+    initial: Any = MISSING

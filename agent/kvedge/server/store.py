@@ -1,0 +1,224 @@
+"""The tree of one server, the writes that are under way, and the clock that stamps them.
+
+A write is stamped at once and handed to the log; it becomes visible, is told to watchers and is
+answered when the log says that it is durable as its mode wants.  Until then it is *pending*:
+readers see the tree without it, while writers (compare-and-set) see the newest pending entry, so
+that compare-and-set is linearizable on one server.
+
+When the disk refuses, the pending writes vanish as if they had never been asked for: their ticks
+are used again, since nobody saw them.  When the disk fails after it may have written, they stay
+pending until it can tell.
+
+No tock above the ceiling is shown; the ceiling is in the log before, so that tock does not fall
+across a power cut.  No waiting and no I/O here: the log is handed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kvedge.errors import AgentError
+from kvedge.model import entry as entries
+from kvedge.model.stamp import Dot, Rid, next_tock
+from kvedge.model.tree import Tree
+from kvedge.model.value import Missing
+from kvedge.server.records import (
+    Loaded,
+    ceiling_payload,
+    preamble,
+    record_payload,
+    rid_payload,
+)
+
+_CEILING_STEP = 2000 << 16  # two seconds: what a restart may put the clock ahead
+_CEILING_STEP_BLIND = 1 << 16  # without a right clock tocks are counted, not timed
+
+
+Done = Callable[[AgentError | None], None]
+
+
+class CommitLog(Protocol):
+    """Where records become durable."""
+
+    def submit(self, payload: bytes, *, vital: bool = False, durable: bool = True) -> int:
+        """Take a payload; return its running number."""
+        ...
+
+
+@dataclass(slots=True)
+class Pending:
+    """A write under way.
+
+    Attributes:
+        number: What the log calls it.
+        key: Where.
+        packed: The entry to be.
+        old: The packed entry that it replaces, None where there is none.
+        done: Called with None when it is visible, or with the error that it met.
+    """
+
+    number: int
+    key: bytes
+    packed: bytes
+    old: bytes | None
+    done: Done
+
+
+class Store:
+    """The tree and its writes.
+
+    Attributes:
+        tree: What readers see.
+        rids: The numbers of rids in packed entries.
+        seen: All dots this server has seen.
+    """
+
+    def __init__(self, rid: Rid, base: int, loaded: Loaded, log: CommitLog) -> None:
+        self.rid = rid
+        self.base = base
+        self.tree = Tree()
+        self.tree.fill(loaded.entries)
+        self.rids = loaded.rids
+        self.seen = loaded.seen
+        self._log = log
+        self._tock = self._ceiling = self._ceiling_safe = loaded.tock
+        self._ceiling_number = 0
+        self._tick = 0
+        self._number: int | None = None  # our rid's, once it has a record
+        self._safe: deque[Pending] = deque()  # wait for the disk
+        self._quick: deque[Pending] = deque()  # relaxed: wait for the file
+        self._newest: dict[bytes, bytes] = {}
+
+    @property
+    def tock(self) -> int:
+        """The largest tock given or seen."""
+        return self._tock
+
+    @property
+    def tick_shown(self) -> int:
+        """The newest change of this node, as users count."""
+        return self.base + self._tick
+
+    @property
+    def pending_count(self) -> int:
+        """How many writes are under way."""
+        return len(self._safe) + len(self._quick)
+
+    def preamble(self) -> list[bytes]:
+        """Return what a new file of the log begins with; may be called from its thread."""
+        return preamble(self.rids, self._ceiling)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the packed entry that readers see."""
+        return self.tree.get(key)
+
+    def newest(self, key: bytes) -> bytes | None:
+        """Return the packed entry that a write would replace, pending ones included."""
+        return self._newest.get(key) or self.tree.get(key)
+
+    def shown_links(self, packed: bytes) -> list[tuple[str, int]]:
+        """Return the chain of a packed entry as users see it: (node, tick), newest first."""
+        parts = map(entries.link_parts, entries.links_of(packed))
+        return [(self.rids.node(n), self.rids.base(n) + tick) for n, tick in parts]
+
+    def write(
+        self,
+        key: bytes,
+        value: bytes | Missing,
+        *,
+        wall_ms: int | None,
+        relaxed: bool,
+        done: Done,
+    ) -> Pending:
+        """Stamp a write and hand it to the log.
+
+        Args:
+            key: Where.
+            value: The packed value, MISSING to delete.
+            wall_ms: The wall clock, None while it is not synchronised.
+            relaxed: Whether to be done as soon as the file has it.
+            done: Called when it is visible, or has failed.
+        """
+        old = self.newest(key)
+        tock = self._next_tock(wall_ms)
+        self._tick += 1
+        link = entries.link(self._own_number(), self._tick)
+        packed = entries.join(tock, entries.extended_links(old, link, self.rids), value)
+        quick = relaxed and key not in self._newest and tock <= self._ceiling_safe
+        number = self._log.submit(record_payload(key, packed), durable=not quick)
+        pending = Pending(number, key, packed, old, done)
+        (self._quick if quick else self._safe).append(pending)
+        self._newest[key] = packed
+        return pending
+
+    def _own_number(self) -> int:
+        if self._number is None:
+            self._number = self.rids.number(self.rid, self.base)
+            self._log.submit(rid_payload(self._number, self.rid, self.base), vital=True)
+        return self._number
+
+    def _next_tock(self, wall_ms: int | None) -> int:
+        tock = next_tock(self._tock, wall_ms)
+        if tock > self._ceiling:
+            step = _CEILING_STEP_BLIND if wall_ms is None else _CEILING_STEP
+            self._ceiling = tock + step
+            self._ceiling_number = self._log.submit(ceiling_payload(self._ceiling), vital=True)
+        self._tock = tock
+        return tock
+
+    def confirm(self, *, written_to: int, synced_to: int) -> list[Pending]:
+        """Make the writes visible that the log now has; return them, in order.
+
+        Args:
+            written_to: All payloads up to this number are in the file.
+            synced_to: All payloads up to this number are on the disk.
+        """
+        if synced_to >= self._ceiling_number:
+            self._ceiling_safe = self._ceiling
+        ready = _take(self._quick, max(written_to, synced_to)) + _take(self._safe, synced_to)
+        for pending in ready:
+            self.tree.put(pending.key, pending.packed)
+            if self._newest.get(pending.key) is pending.packed:
+                del self._newest[pending.key]
+            number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
+            self.seen.add(Dot(self.rids.rid(number), tick))
+        return ready
+
+    def doubtful(self, up_to: int) -> list[Done]:
+        """Return whom to tell that the writes up to a number are uncertain; they stay pending."""
+        found = [p for p in (*self._quick, *self._safe) if p.number <= up_to]
+        asking = [pending.done for pending in found]
+        for pending in found:
+            pending.done = _nobody
+        return asking
+
+    def refuse(self, first: int) -> list[Pending]:
+        """Forget all writes from a number on; return them, in order."""
+        failed = sorted(
+            (p for p in (*self._quick, *self._safe) if p.number >= first),
+            key=lambda pending: pending.number,
+        )
+        self._quick = deque(p for p in self._quick if p.number < first)
+        self._safe = deque(p for p in self._safe if p.number < first)
+        rest = sorted((*self._quick, *self._safe), key=lambda pending: pending.number)
+        self._newest = {p.key: p.packed for p in rest}
+        self._tick -= len(failed)
+        # What was announced may not be in the log: announce it again before it is needed.
+        self._ceiling = self._ceiling_safe
+        if not self._tick:
+            self._number = None
+        return failed
+
+
+def _take(waiting: deque[Pending], up_to: int) -> list[Pending]:
+    ready = []
+    while waiting and waiting[0].number <= up_to:
+        ready.append(waiting.popleft())
+    return ready
+
+
+def _nobody(_: AgentError | None) -> None:
+    """Stand for whoever has been answered already."""

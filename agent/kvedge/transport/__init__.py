@@ -1,0 +1,1 @@
+"""Bytes over the world: sockets, brokers, the service manager.  No meaning, no decisions."""
