@@ -1,0 +1,1 @@
+"""The command `kv`: parse, call one function below, print."""

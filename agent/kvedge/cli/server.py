@@ -1,0 +1,67 @@
+"""`kv server`: run a server alone, in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kvedge.cli.commands import Command
+from kvedge.cli.literals import literal
+from kvedge.cli.logs import set_up_logging
+from kvedge.model.value import MISSING
+
+if TYPE_CHECKING:
+    from kvedge.cli.connection import Session
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False)
+@click.option("-i", "--init", metavar="VALUE", help="Make a new network; VALUE is its root's.")
+@click.option("-e", "--eval", "is_literal", is_flag=True, help="VALUE is a Python literal.")
+@click.option("--dir", "directory", metavar="DIR", help="Keep the data here.")
+@click.option("--listen", multiple=True, metavar="ADDR", help="unix:PATH or HOST:PORT; repeatable.")
+@click.option("--net", metavar="NAME", help="Name of the network.")
+def server(
+    name: str | None,
+    init: str | None,
+    is_literal: bool,  # noqa: FBT001 -- click passes by name
+    directory: str | None,
+    listen: tuple[str, ...],
+    net: str | None,
+) -> None:
+    """Run a server alone, in the foreground; jobs need `kv agent`, or `kv run all` beside it.
+
+    NAME is the name of this node; without it, what the configuration says, else the first label
+    of the host name.  Prints `Running.` when clients may connect.  Without a directory (--dir,
+    or `[server] dir` in the configuration) nothing is kept on disk.
+    """
+    from kvedge.agent import serve
+    from kvedge.config import load, own_node_name
+    from kvedge.server.settings import ServerSettings
+
+    session: Session = click.get_current_context().obj
+    wanted = {"server.dir": directory, "server.listen": list(listen), "net.name": net}
+    settings = load(
+        config_file=session.given.text("config"),
+        overrides=session.given.texts("set"),
+        environ=session.environ,
+        flags={key: value for key, value in wanted.items() if value},
+        loopback=True,
+    )
+    set_up_logging(level=settings.log.level, verbose=session.verbose, environ=session.environ)
+    node, note = own_node_name(name or settings.node.name)
+    if note:
+        sys.stderr.write(f"kv: {note}\n")
+    initial = MISSING if init is None else literal(init) if is_literal else init
+    serve(
+        ServerSettings(
+            node=node,
+            network=settings.net.name,
+            directory=settings.server.dir if "server.dir" in settings.origins else None,
+            listen=settings.server.listen,
+            initial=initial,
+        ),
+        ready=lambda _: click.echo("Running."),
+    )
