@@ -17,6 +17,11 @@ hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, deran
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--rewrite`."""
+    parser.addoption("--rewrite", action="store_true", help="renew transcripts and documents")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """The event loop of async tests; code for both loops parametrises this name."""

@@ -14,8 +14,8 @@ import sys
 
 from kvedge import limits
 from kvedge.cli.output import to_json, to_yaml, yaml_item
+from kvedge.client.endpoints import usual_endpoints
 from kvedge.config.connect import connect_settings
-from kvedge.config.places import SYSTEM_RUNTIME, user_runtime_directory
 from kvedge.errors import BadSetting
 from kvedge.transport.address import PORT as PORT_DEFAULT
 
@@ -166,33 +166,16 @@ def _addresses(given: Given, environ: Mapping[str, str], settings: ConnectSettin
     given.refuse_together("socket", "port")
     port_given = given.text("port")
     port = _port(port_given) if port_given else settings.port or PORT_DEFAULT
-    named = [
+    named = (
         (given.text("socket"), given.text("host") or (port_given and _LOOPBACK)),
-        (environ.get("KV_SOCKET"), environ.get("KV_HOST")),
         (settings.socket, settings.host),
-    ]
-    if any(text.startswith(_OVERRIDES) for text in given.texts("set")):
-        del named[1]  # a -C is stronger than the environment, and is among the settings
+    )
     for socket, host in named:
         if socket:
             return [f"unix:{socket}"]
         if host:
             return [_tcp(host, port)]
-    own = user_runtime_directory(environ, os.geteuid())
-    places = [own, SYSTEM_RUNTIME] if _is_own(own) else [SYSTEM_RUNTIME]
-    return [*(f"unix:{place}/kv.sock" for place in places), _tcp(_LOOPBACK, port)]
-
-
-def _is_own(directory: str) -> bool:
-    """Tell whether a runtime directory is the user's.
-
-    Without XDG_RUNTIME_DIR it is below /tmp, where anybody may make one first and read what we
-    send to the socket in it.
-    """
-    try:
-        return os.stat(directory).st_uid == os.geteuid()  # noqa: PTH116 -- pathlib costs 10 ms
-    except OSError:
-        return False
+    return usual_endpoints(environ, os.geteuid(), port)
 
 
 def _port(text: str) -> int:

@@ -67,7 +67,7 @@ _JSON = Option("", "--json", "", "print JSON instead of YAML")
 HELP = Option("", "--help", "", "show this text")
 
 GLOBAL = (
-    Option("-c", "--config", "FILE", "read this configuration too"),
+    Option("-c", "--config", "FILE", "read this configuration instead"),
     Option("-C", "--set", "SECTION.KEY=LITERAL", "override one setting; may be repeated"),
     Option("-h", "--host", "HOST", "connect to a server by TCP"),
     Option("-p", "--port", "PORT", "its port"),
@@ -83,7 +83,6 @@ _LAST = Option("-l", "--last", "NODE TICK", "only if this was the last change")
 _MIN = Option("-m", "--min-depth", "MIN", "leave out what is nearer than this many levels")
 _MAX = Option("-M", "--max-depth", "MAX", "leave out what is farther than this many levels")
 _GONE = Option("-e", "--empty", "", "with -d: include places whose value was deleted")
-_BRANCHES = Option("-e", "--empty", "", "include places without a value that lead to some")
 
 # The empty string stands for "a path must be given": a forgotten one may not change the root.
 _GET = Verb(
@@ -121,8 +120,7 @@ _LIST = Verb(
     "list",
     ":",
     "Print the names one level below PATH.",
-    Option("-v", "--values", "", "print their values too"),
-    _BRANCHES,
+    Option("-v", "--values", "", "print values too, and only the names that have one"),
 )
 _MONITOR = Verb(
     "monitor",

@@ -104,10 +104,9 @@ def _print_flat(results: Iterator[Result], given: Given, session: Session) -> bo
 
 
 def _list(path: Path, given: Given, session: Session) -> None:
-    given.refuse_together("values", "empty")  # nothing could be printed for no value
     values = bool(given.count("values"))
     with session.connect() as client:
-        found = client.list(path, with_data=values, empty=bool(given.count("empty")))
+        found = client.list(path, with_data=values, empty=not values)
     session.print(Pairs(found) if values else list(found))
 
 

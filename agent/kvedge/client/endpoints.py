@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 SYSTEM_SOCKET = "/run/kvedge/kv.sock"
 
 
-def runtime_directory(environ: Mapping[str, str], uid: int) -> str:
-    """Return the directory of a user's sockets.
+def user_runtime_directory(environ: Mapping[str, str], uid: int) -> str:
+    """Return the directory of a user's sockets, whether it exists or not.
 
-    That is `kvedge` in $XDG_RUNTIME_DIR; where no login session made one, a directory in /tmp
-    that carries the user's number.
+    Without XDG_RUNTIME_DIR (cron, su, a container) it is `/tmp/kvedge-UID`.  Anybody could have
+    made that one, so who listens there makes sure of it, and who connects asks `_is_own`.
     """
     base = environ.get("XDG_RUNTIME_DIR", "")
     return f"{base}/kvedge" if base.startswith("/") else f"/tmp/kvedge-{uid}"  # noqa: S108 -- owner is checked
@@ -37,12 +37,17 @@ def default_endpoints(environ: Mapping[str, str], uid: int) -> list[str]:
         return [f"unix:{environ['KV_SOCKET']}"]
     if environ.get("KV_HOST"):
         return [f"{environ['KV_HOST']}:{port}"]
-    own = runtime_directory(environ, uid)
-    own_socket = [f"unix:{own}/kv.sock"] if is_own(own, uid) else []
+    return usual_endpoints(environ, uid, port)
+
+
+def usual_endpoints(environ: Mapping[str, str], uid: int, port: int | str) -> list[str]:
+    """Return the usual places: the user's socket, the system's, the loopback."""
+    own = user_runtime_directory(environ, uid)
+    own_socket = [f"unix:{own}/kv.sock"] if _is_own(own, uid) else []
     return [*own_socket, f"unix:{SYSTEM_SOCKET}", f"127.0.0.1:{port}"]
 
 
-def is_own(directory: str, uid: int) -> bool:
+def _is_own(directory: str, uid: int) -> bool:
     """Tell whether a directory is the user's own.
 
     Below /tmp anybody may make one first, and read what we send to the socket in it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from kvedge.client.endpoints import user_runtime_directory
 from kvedge.errors import BadSetting
 
 TYPE_CHECKING = False
@@ -32,18 +33,6 @@ class Places:
     def __init__(self, directory: str, socket: str) -> None:
         self.directory = directory
         self.socket = socket
-
-
-def user_runtime_directory(environ: Mapping[str, str], uid: int) -> str:
-    """Return the user's runtime directory for kvedge, whether it exists or not.
-
-    Without XDG_RUNTIME_DIR (cron, su, a container) it is `/tmp/kvedge-UID`.  Anybody could have
-    made that one, so whoever uses it calls `private_directory` first.
-    """
-    base = environ.get("XDG_RUNTIME_DIR")
-    if base:
-        return f"{base}/kvedge"
-    return f"/tmp/kvedge-{uid}"  # noqa: S108 - private_directory refuses what others made
 
 
 def default_places(environ: Mapping[str, str], *, uid: int, user: str) -> Places:

@@ -13,7 +13,7 @@ from kvedge.model.value import packb
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, TypeGuard
 
 VERSION = (0, 1, 0)
 """Version of the client protocol, as the greeting tells it."""
@@ -24,7 +24,26 @@ FEATURE_LEVEL = 1
 FEATURES = ("etype", "pairs", "conflated")
 """What our own clients ask for: typed errors, pairs for maps, marks on conflated changes."""
 
+NUMBER_MAX = (1 << 63) - 1
+"""The largest seq, tick or count of a message; msgpack could say a million digits."""
+
 encode = packb
+
+
+def is_text(thing: object) -> TypeGuard[str]:
+    """Tell whether a decoded thing is text that can be sent on; see `decode` on what is not."""
+    if not isinstance(thing, str):
+        return False
+    try:
+        thing.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_number(thing: object) -> TypeGuard[int]:
+    """Tell whether a decoded thing is a whole number from 0, of a size that is meant."""
+    return type(thing) is int and 0 <= thing <= NUMBER_MAX
 
 
 def packed_map(fields: Mapping[str, Any], raw: Sequence[tuple[str, bytes]] = ()) -> bytes:
@@ -72,7 +91,7 @@ def chain_head(chain: Any) -> tuple[str, int] | None:
         return None
     if isinstance(chain, dict):
         node, tick = chain.get("node"), chain.get("tick")
-        if isinstance(node, str) and isinstance(tick, int):
+        if is_text(node) and is_number(tick):
             return node, tick
         if node is None and tick is None and not chain.get("prev"):
             return None

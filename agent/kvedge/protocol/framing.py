@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_BUFFER_BYTES = 16 * 1024
+
+
 class Framer:
     """Cuts a stream of bytes into messages.
 
@@ -30,7 +33,9 @@ class Framer:
     def __init__(self, size_max_bytes: int = limits.MESSAGE_MAX_BYTES) -> None:
         self.size_max_bytes = size_max_bytes
         self._pending = bytearray()
-        self._scanner = msgpack.Unpacker(max_buffer_size=1 << 31)
+        # The bound is ours to keep; theirs must fit a 32-bit ssize_t.  `read_size` is what the
+        # buffer starts with, which would be a megabyte per connection.
+        self._scanner = msgpack.Unpacker(max_buffer_size=(1 << 31) - 1, read_size=_BUFFER_BYTES)
         self._cut = 0  # where the scanner counts the start of `_pending`
 
     def feed(self, data: bytes) -> list[dict[Any, Any]]:
@@ -40,6 +45,16 @@ class Framer:
             LimitExceeded: A message is too large or has too many parts.
             RemoteProtocolError: The bytes are no messages.
         """
+        if not self._pending and 0 < len(data) <= min(limits.ELEMENTS_MAX, self.size_max_bytes):
+            # Mostly a read brings one whole message, small enough to need no further checks.
+            _check_start(data[0])
+            try:
+                return [_as_map(decode(data))]
+            except ValueError:
+                pass  # less or more than one
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> list[dict[Any, Any]]:
         self._pending += data
         self._scanner.feed(data)
         messages = []
@@ -58,6 +73,8 @@ class Framer:
             self._scanner.skip()
         except msgpack.OutOfData:
             return None
+        except msgpack.StackError as error:
+            raise RemoteProtocolError("a message is nested too deep") from error
         except ValueError as error:
             raise RemoteProtocolError(f"not msgpack ({type(error).__name__})") from error
         end: int = self._scanner.tell()
@@ -83,9 +100,14 @@ def _message(raw: bytes) -> dict[Any, Any]:
         message = decode(raw)
     except ValueError as error:
         raise RemoteProtocolError(f"a message cannot be read: {error}") from error
+    return _as_map(message)
+
+
+def _as_map(message: Any) -> dict[Any, Any]:
+    """Return what was decoded; its first byte said that it is a map."""
     if isinstance(message, Malformed):
         raise RemoteProtocolError(f"a message cannot be read: {message.why}")
-    return message  # type: ignore[no-any-return]  # its first byte says that it is a map
+    return message  # type: ignore[no-any-return]
 
 
 # How far to go for a first byte of 0xc0..0xdf: bytes behind it, and of those how many give the

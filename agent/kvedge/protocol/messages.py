@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, get_args, get_type_hints
 
 from kvedge.errors import BadRequest
-from kvedge.model.path import SYSTEM
+from kvedge.model.path import SYSTEM, elements_of, key_of
 from kvedge.model.value import MISSING, Malformed, Missing, pack, wire_path
-from kvedge.protocol.codec import chain_head
+from kvedge.protocol.codec import chain_head, is_number, is_text
 
 DEPTH_UNBOUNDED = 1 << 31
 
@@ -44,19 +44,19 @@ def _flag(given: Any) -> bool:
 
 
 def _text(given: Any) -> str:
-    if type(given) is not str:
+    if not is_text(given):
         raise ValueError("is a text")
     return given
 
 
 def _number(given: Any) -> int:
-    if type(given) is not int or given < 0:
+    if not is_number(given):
         raise ValueError("is a whole number from 0")
     return given
 
 
 def _texts(given: Any) -> tuple[str, ...]:
-    if not isinstance(given, tuple) or not all(isinstance(item, str) for item in given):
+    if not isinstance(given, tuple) or not all(map(is_text, given)):
         raise ValueError("is a list of texts")
     return given
 
@@ -257,8 +257,8 @@ def read(message: Mapping[Any, Any], root: bytes) -> Request:
         BadPath, BadValue, LimitExceeded: What a field holds cannot be used.
     """
     action = message.get("action")
-    if not isinstance(action, str):
-        raise BadRequest(repr(action)[:40], "it has no action")
+    if not is_text(action):
+        raise BadRequest(type(action).__name__, "it has no action")
     internal = action in _INTERNAL_NAMES
     kind = ACTIONS.get(_INTERNAL_NAMES.get(action, action))
     if kind is None:
@@ -298,7 +298,11 @@ def _read_fields(kind: type[Any], action: str, message: Mapping[Any, Any]) -> An
 
 
 def _moved(request: Any, below: bytes) -> Any:
-    """Return a request with its path, if it has one, taken below a key."""
+    """Return a request with its path, if it has one, taken below a key.
+
+    Raises:
+        LimitExceeded: The whole path is too long.
+    """
     if getattr(request, "path", MISSING) is MISSING:
         return request
-    return replace(request, path=below + request.path)
+    return replace(request, path=key_of(elements_of(below + request.path)))

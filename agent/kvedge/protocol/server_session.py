@@ -14,7 +14,7 @@ from typing import Any
 
 from kvedge import limits
 from kvedge.errors import AgentError, LimitExceeded, RemoteProtocolError, to_wire
-from kvedge.protocol.codec import FEATURE_LEVEL, VERSION, encode
+from kvedge.protocol.codec import FEATURE_LEVEL, VERSION, encode, is_number
 from kvedge.protocol.framing import Framer
 from kvedge.protocol.messages import Request, read, read_hello
 
@@ -107,8 +107,8 @@ class ServerSession:
         seq = message.get("seq")
         if seq == 0 and not self._answered and not self._last_seq:
             return self._take_hello(message)
-        if type(seq) is not int or seq <= 0:
-            return self._break(RemoteProtocolError(f"a message has the seq {seq!r:.40}"))
+        if not is_number(seq) or not seq:
+            return self._break(RemoteProtocolError("a message has no seq, or one below 1"))
         if "action" not in message and "state" in message:
             return _take_state(seq, message)
         if seq <= self._last_seq:

@@ -93,15 +93,26 @@ class MemoryDisk:
 
     # --- faults ------------------------------------------------------------------------------
 
-    def crash(self, *, torn_bytes: int = 0, names_kept: bool = False) -> None:
+    def crash(
+        self, *, torn_bytes: int = 0, created_kept: bool = False, removed_kept: bool = False
+    ) -> None:
         """Lose power and come back.
 
         Args:
             torn_bytes: How much of each file's unsynced end reached the disk.
-            names_kept: Whether unsynced names, new names and removals did.
+            created_kept: Whether names that were made since the directory was synced did.
+            removed_kept: Whether the removal of names did.
         """
-        if not names_kept:
-            self._files = dict(self._synced_files)
+        before, after = self._synced_files, self._files
+        if created_kept:
+            self._files = before | after
+        else:
+            self._files = after | before
+            for name in after.keys() - before.keys():
+                del self._files[name]
+        if removed_kept:
+            for name in before.keys() - after.keys():
+                del self._files[name]
         self._synced_files = dict(self._files)
         for inode in self._files.values():
             kept = len(inode.synced) if inode.is_lost else len(inode.synced) + torn_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,6 +73,22 @@ def test_help_and_completion_go_by_click() -> None:
     assert main.run_fast(["data"], {}) is None
     assert main.run_fast(["data", "one"], {"_KV_COMPLETE": "bash_complete"}) is None
     assert main.run_fast(["server", "x"], {}) is None
+
+
+def test_a_letter_the_terminal_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    main._prepare_output()
+    terminal.write("\u20ac")
+    assert isinstance(terminal.buffer, io.BytesIO)
+    assert terminal.buffer.getvalue() == b"\\u20ac"
+
+
+def test_closed_standard_output_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    main._prepare_output()
+    with sys.stdout as stdout:
+        stdout.write("nobody reads this")
 
 
 # --- help and unknown words ----------------------------------------------------------------

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kvedge.client.endpoints import user_runtime_directory
 from kvedge.config.places import (
     config_files,
     default_places,
     private_directory,
     user_name,
-    user_runtime_directory,
 )
 from kvedge.errors import BadSetting
 

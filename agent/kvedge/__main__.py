@@ -1,0 +1,7 @@
+"""`python -m kvedge` is `kv`."""
+
+from __future__ import annotations
+
+from kvedge.cli.main import main
+
+main()
