@@ -15,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import msgpack
-
 from kvedge.model import entry as entries
 from kvedge.model.stamp import Rid, RidTable
-from kvedge.model.value import packb
+from kvedge.model.value import packb, unpack
 from kvedge.model.vector import Vector
 
 _RECORD, _RID, _CEILING = range(3)
@@ -86,7 +84,7 @@ class _FileReader:
         self._ticks: dict[int, set[int]] = {}
 
     def take(self, payload: bytes) -> None:
-        kind, *parts = msgpack.unpackb(payload, use_list=False)
+        kind, *parts = unpack(payload)
         if kind == _RECORD:
             self._take_record(*parts)
         elif kind == _RID:

@@ -94,13 +94,13 @@ class Store:
 
     @property
     def tock(self) -> int:
-        """The largest tock given or seen."""
-        return self._tock
+        """The largest tock that may be shown: a restart does not fall behind it."""
+        return min(self._tock, self._ceiling_safe)
 
     @property
     def tick_shown(self) -> int:
-        """The newest change of this node, as users count."""
-        return self.base + self._tick
+        """The newest visible change of this node, as users count; pending ones may vanish."""
+        return self.base + self.seen.last(self.rid)
 
     @property
     def pending_count(self) -> int:

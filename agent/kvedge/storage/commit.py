@@ -240,7 +240,8 @@ class Committer:
             payloads: The state at that report or later, preamble not included.  It is iterated in
                 the other thread, so it must not change meanwhile.
         """
-        assert self._snapshots is None or not self._snapshots.is_alive(), "one at a time"
+        if self._snapshots is not None:
+            self._snapshots.join()  # it has finished, or none would be asked for: at most it ends
         self._snapshots = threading.Thread(
             target=self._write_snapshot, args=(number, payloads), name="snapshot", daemon=True
         )
@@ -308,5 +309,6 @@ class Committer:
             report = SnapshotDone(number, self._writer.snapshot(number, payloads))
         except WriteRefused as error:
             report = SnapshotDone(number, 0, error)
-        self._inbox.put(_Order.SNAPSHOT_FINISHED)
+        finally:
+            self._inbox.put(_Order.SNAPSHOT_FINISHED)
         self._on_snapshot(report)

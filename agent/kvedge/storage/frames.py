@@ -78,7 +78,7 @@ class LossKind(StrEnum):
     """One copy of something vital is damaged, the other is good: nothing is lost."""
 
     MISSING = "missing"
-    """The file is not there, or cannot be read at all."""
+    """The file, perhaps with others that follow it, is not there or cannot be read at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ segments from there on: should the newest one be damaged, the state is put toget
 generation and whatever can be read of the newer.  That works because the order and repetition
 of payloads do not matter to the caller.
 
-The methods block and raise OSError as the disk does.  One thread calls them; `write_snapshot`
-alone may run in another one at the same time.
+The methods block; those that write raise OSError as the disk does.  One thread calls them;
+`write_snapshot` alone may run in another one at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 from kvedge import limits
-from kvedge.errors import SnapshotMissing, WriteRefused
+from kvedge.errors import SnapshotMissing, StorageError, WriteRefused
 from kvedge.storage import frames
 from kvedge.storage.disk import Disk
 from kvedge.storage.frames import FileContent, Header, Kind, LossKind
@@ -142,26 +142,36 @@ class Journal:
         Raises:
             WrongStore: The files belong to another network, version or program.
             SnapshotMissing: The segments do not reach back to the beginning, and nothing else does.
+            StorageError: The files may not be read.
         """
-        names = self._disk.names()
+        try:
+            return self._load(self._disk.names())
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{self.directory} cannot be read: {error.strerror}") from error
+
+    def _load(self, names: list[str]) -> Contents:
         segments, snapshots = _numbers(_SEGMENT, names), _numbers(_SNAPSHOT, names)
         contents = Contents()
-        needed = range(
-            self._load_snapshots(contents, snapshots, segments),
-            max(segments, default=0) + 1,
-        )
-        for number in needed:
-            content = self._read(contents, segment_name(number), present=number in segments)
+        expected = self._load_snapshots(contents, snapshots, segments)
+        for number in segments:
+            if number < expected:
+                continue
+            if number > expected:
+                contents.losses.append(_missing(segment_name(expected)))
+            content = self._read(contents, segment_name(number))
             self._grown_bytes += content.size_bytes
-        self._grown_segments = len(needed)
-        self._next = max(1, needed.stop, *snapshots)
+            self._grown_segments += 1
+            expected = number + 1
+        self._next = max([expected, *snapshots])
         return contents
 
     def _load_snapshots(self, contents: Contents, snapshots: list[int], segments: list[int]) -> int:
         """Read snapshots, newest first, until one is complete; return the first segment needed."""
         readable = []
         for number in reversed(snapshots):
-            content = self._read(contents, snapshot_name(number), present=True)
+            content = self._read(contents, snapshot_name(number))
             self._snapshot_bytes = max(self._snapshot_bytes, content.size_bytes)
             if content.is_complete:
                 contents.files.reverse()
@@ -178,10 +188,10 @@ class Journal:
             raise SnapshotMissing(snapshot_name(max(snapshots, default=start)))
         return start
 
-    def _read(self, contents: Contents, name: str, *, present: bool) -> FileContent:
-        data = self._read_bytes(name) if present else None
+    def _read(self, contents: Contents, name: str) -> FileContent:
+        data = self._read_bytes(name)
         if data is None:
-            contents.losses.append(FileLoss(name, 0, 0, LossKind.MISSING))
+            contents.losses.append(_missing(name))
             return FileContent()
         content = frames.read_frames(data, name=self._disk.directory, network=self._network)
         if content.header is not None:
@@ -426,6 +436,10 @@ def _chunks(
             yield chunk, False
             chunk, size = [], 0
     yield chunk, False
+
+
+def _missing(name: str) -> FileLoss:
+    return FileLoss(name, 0, 0, LossKind.MISSING)
 
 
 def _numbers(pattern: re.Pattern[str], names: Iterable[str]) -> list[int]:

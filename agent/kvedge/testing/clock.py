@@ -1,0 +1,63 @@
+"""A clock that moves when a test says so."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+
+import anyio
+
+
+class VirtualClock:
+    """Implements `kvedge.clock.Clock`, and lets tasks wait on it.
+
+    Args:
+        wall_s: Unix seconds at the beginning; a board without a clock battery starts near 0.
+        boottime_s: Seconds since boot at the beginning.
+    """
+
+    def __init__(self, *, wall_s: float = 1_700_000_000.0, boottime_s: float = 100.0) -> None:
+        self._offset_s = wall_s - boottime_s
+        self._now_s = boottime_s
+        self._sleepers: list[tuple[float, int, anyio.Event]] = []
+        self._number = itertools.count()  # events are not compared
+
+    def wall_s(self) -> float:
+        """Return the wall clock in unix seconds."""
+        return self._now_s + self._offset_s
+
+    def boottime_s(self) -> float:
+        """Return seconds since boot."""
+        return self._now_s
+
+    def wall_is_synchronised(self) -> bool:
+        """Return True."""
+        return True
+
+    def set_wall(self, wall_s: float) -> None:
+        """Set the wall clock, as the network does some time after a boot."""
+        self._offset_s = wall_s - self._now_s
+
+    async def sleep_until(self, until_s: float) -> None:
+        """Wait until the boot clock is this much."""
+        event = anyio.Event()
+        if until_s <= self._now_s:
+            event.set()
+        else:
+            heapq.heappush(self._sleepers, (until_s, next(self._number), event))
+        await event.wait()
+
+    async def advance(self, by_s: float) -> None:
+        """Move on and wake who waits, one time after the other.
+
+        Each is let run until it waits for something again; a request to a server is such a thing,
+        so what depends on its answer must be waited for by other means.
+        """
+        end_s = self._now_s + by_s
+        await anyio.wait_all_tasks_blocked()
+        while self._sleepers and self._sleepers[0][0] <= end_s:
+            self._now_s, _, event = heapq.heappop(self._sleepers)
+            event.set()
+            await anyio.wait_all_tasks_blocked()
+        self._now_s = end_s
+        await anyio.wait_all_tasks_blocked()
