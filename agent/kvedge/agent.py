@@ -1,9 +1,9 @@
-"""The processes of a board: the server, and the runner that it starts and watches over.
+"""The processes of a board: the server, and the runners that it starts and watches over.
 
-`kv server` is the first alone.  `kv agent` is both (and, between them, the small fork server that
-makes processes, see `runner.processes`): the server is the main process, so that a job which
-blocks, leaks or crashes takes the runner down and nothing else.  When told to end, the runner
-goes first, so that its jobs can still say so.
+`kv server` is the first alone.  `kv agent` is all of them, and between them the small fork server
+that makes processes (see `runner.processes`).  The server is the main process, so that a job
+which blocks, leaks or crashes takes a runner down and nothing else.  When told to end, the
+runners go first, so that their jobs can still store how they ended.
 """
 
 from __future__ import annotations
@@ -12,17 +12,26 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
 
-from kvedge.clock import Clock, SystemClock
+from kvedge.clock import SystemClock
+from kvedge.runner.main import RunnerSettings, run_process
+from kvedge.runner.processes import ForkServer, keep_running
+from kvedge.runner.supervisor import one_error
 from kvedge.server.server import Server, feed_watchdog, run_server
 from kvedge.server.settings import ServerSettings
 from kvedge.transport.systemd import ServiceManager
 
 log = logging.getLogger(__name__)
 
+Ready = Callable[[Server], None]
+_RUNNER = "runner"
 
-def serve(settings: ServerSettings, *, ready: Callable[[Server], None]) -> None:
+
+def serve(settings: ServerSettings, *, ready: Ready) -> None:
     """Run a server until SIGTERM or SIGINT.
 
     Args:
@@ -33,24 +42,52 @@ def serve(settings: ServerSettings, *, ready: Callable[[Server], None]) -> None:
         StorageError: Its directory cannot be used.
         BadSetting: It cannot listen where it should.
     """
-    asyncio.run(_serve(settings, SystemClock(), ServiceManager(os.environ), ready))
+    with one_error():
+        asyncio.run(_run(settings, ready))
 
 
-async def _serve(
+def run_agent(settings: ServerSettings, runners: Sequence[RunnerSettings], *, ready: Ready) -> None:
+    """Run a server with its runners until SIGTERM or SIGINT; raises as `serve` does."""
+    forks = ForkServer({_RUNNER: _be_runner})  # while there is neither thread nor loop
+    try:
+        with one_error():
+            asyncio.run(_run(settings, ready, forks, runners))
+    finally:
+        forks.close()
+
+
+def _be_runner(options: Mapping[str, Any]) -> int:
+    """Be a runner process; the fork server calls it in a child."""
+    values = {**options, "endpoints": tuple(options["endpoints"])}
+    return run_process(RunnerSettings(**values))
+
+
+async def _run(
     settings: ServerSettings,
-    clock: Clock,
-    manager: ServiceManager,
-    ready: Callable[[Server], None],
+    ready: Ready,
+    forks: ForkServer | None = None,
+    runners: Sequence[RunnerSettings] = (),
 ) -> None:
+    manager = ServiceManager(os.environ)
+    clock = SystemClock()
     end = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end.set)
-    async with run_server(settings, clock=clock) as server, asyncio.TaskGroup() as tasks:
-        feeding = tasks.create_task(feed_watchdog(server, manager))
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    async with (
+        run_server(settings, clock=clock) as server,
+        forks.opened() if forks else nullcontext(),
+        asyncio.TaskGroup() as group,
+    ):
+        tasks = [group.create_task(feed_watchdog(server, manager))]
+        if forks:
+            tasks += [
+                group.create_task(keep_running(forks, _RUNNER, asdict(runner), clock=clock))
+                for runner in runners
+            ]
         ready(server)
         manager.ready(f"node {settings.node}")
         await end.wait()
         log.info("told to stop")
         manager.stopping()
-        feeding.cancel()
+        for task in tasks:
+            task.cancel()

@@ -498,9 +498,13 @@ def from_wire(message: Mapping[str, object]) -> AgentError:
     text = str(message.get("error"))
     kind = BY_CODE.get(str(message.get("etype")))
     given = message.get("fields")
-    if kind is None or not isinstance(given, dict) or set(given) != set(kind.fields):
+    if kind is None or not isinstance(given, dict):
         kind, given = RemoteError, {"etype": str(message.get("etype")), "text": text}
-    error = kind(**given) if kind.fields else kind(text)
-    if message.get("certain") is False:
-        error.certain = False
+    try:
+        error = kind(**given) if kind.fields else kind(text)
+    except (TypeError, ValueError):  # other fields than this version knows, or of another type
+        error = RemoteError(etype=str(message.get("etype")), text=text)
+    certain = message.get("certain")
+    if isinstance(certain, bool):
+        error.certain = certain
     return error

@@ -16,7 +16,7 @@ ELEMENTS_MAX = 16384
 """Parts of one message or value: 1 MB of empty arrays would become 70 MB of objects."""
 
 DEPTH_MAX = 32
-"""Nesting of a value or message.  msgpack itself gives up at 1024 only."""
+"""Nesting of a value.  msgpack itself gives up at 1024 only."""
 
 # --- the tree --------------------------------------------------------------------------------
 

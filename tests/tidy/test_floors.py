@@ -36,6 +36,7 @@ DRIVER_FLOORS = [
     ["kvedge_drivers.errors"],
     ["kvedge_drivers.quantity"],
     ["kvedge_drivers.ports"],
+    ["kvedge_drivers.readings"],
     [
         "kvedge_drivers.gpio",
         "kvedge_drivers.host",
@@ -77,6 +78,7 @@ DOORS: dict[str, tuple[tuple[str, ...], str]] = {
             "kvedge.transport.aio",
             "kvedge.transport.mqtt",
             "kvedge.server.server",
+            "kvedge.server.logs",
             "kvedge.agent",
             "kvedge.testing",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,14 @@ import click
 from kvedge.cli.commands import Command
 from kvedge.cli.literals import literal
 from kvedge.cli.logs import set_up_logging
+from kvedge.client.endpoints import user_runtime_directory
 from kvedge.model.value import MISSING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kvedge.cli.connection import Session
+    from kvedge.config import Settings
 
 
 @click.command(cls=Command)
@@ -38,22 +43,11 @@ def server(
     or `[server] dir` in the configuration) nothing is kept on disk.
     """
     from kvedge.agent import serve
-    from kvedge.config import load, own_node_name
     from kvedge.server.settings import ServerSettings
 
     session: Session = click.get_current_context().obj
     wanted = {"server.dir": directory, "server.listen": list(listen), "net.name": net}
-    settings = load(
-        config_file=session.given.text("config"),
-        overrides=session.given.texts("set"),
-        environ=session.environ,
-        flags={key: value for key, value in wanted.items() if value},
-        loopback=True,
-    )
-    set_up_logging(level=settings.log.level, verbose=session.verbose, environ=session.environ)
-    node, note = own_node_name(name or settings.node.name)
-    if note:
-        sys.stderr.write(f"kv: {note}\n")
+    settings, node = start(session, wanted, name=name, loopback=True)
     initial = MISSING if init is None else literal(init) if is_literal else init
     serve(
         ServerSettings(
@@ -65,3 +59,36 @@ def server(
         ),
         ready=lambda _: click.echo("Running."),
     )
+
+
+def start(
+    session: Session, wanted: Mapping[str, object], *, name: str | None, loopback: bool
+) -> tuple[Settings, str]:
+    """Read the configuration, set up logging, make sure of the socket's directory.
+
+    Args:
+        session: The global options.
+        wanted: Settings of this command line by full name; empty ones count as not given.
+        name: The node's name on the command line.
+        loopback: Whether to listen on the loopback too, unless told otherwise.
+
+    Returns:
+        The settings, and the name of this node.
+    """
+    from kvedge.config import load, own_node_name, private_directory
+
+    settings = load(
+        config_file=session.given.text("config"),
+        overrides=session.given.texts("set"),
+        environ=session.environ,
+        flags={key: value for key, value in wanted.items() if value},
+        loopback=loopback,
+    )
+    set_up_logging(level=settings.log.level, verbose=session.verbose, environ=session.environ)
+    node, note = own_node_name(name or settings.node.name)
+    if note:
+        sys.stderr.write(f"kv: {note}\n")
+    own = user_runtime_directory(session.environ, os.geteuid())
+    if f"unix:{own}/kv.sock" in settings.server.listen:
+        private_directory(own, uid=os.geteuid())
+    return settings, node

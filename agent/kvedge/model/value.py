@@ -92,7 +92,9 @@ def _extension(code: int, data: bytes) -> object:
 def _path_elements(data: bytes) -> list[Any]:
     if len(data) > 2 * limits.PATH_MAX_BYTES:  # packed without waste it is as long as its key
         raise ValueError(f"it has {len(data)} bytes")
-    unpacker = msgpack.Unpacker(use_list=False, ext_hook=_path_extension)
+    unpacker = msgpack.Unpacker(
+        use_list=False, ext_hook=_path_extension, max_buffer_size=2 * limits.PATH_MAX_BYTES
+    )
     unpacker.feed(data)
     elements = []
     while unpacker.tell() < len(data):  # iterating would pass over a torn last element
@@ -147,6 +149,8 @@ def _default(thing: object) -> object:
     raise BadValue(type(thing).__name__, "msgpack has no form for it")
 
 
+# From 1.1 on a Packer begins with a megabyte, unless it is told not to.
+_SMALL: dict[str, Any] = {"buf_size": 4096} if msgpack.version >= (1, 1) else {}
 _pack_plain = msgpack.Packer().pack  # calls no Python code, so threads may share it
 
 
@@ -155,7 +159,7 @@ def packb(thing: object) -> bytes:
     try:
         packed: bytes = _pack_plain(thing)
     except (TypeError, OverflowError):  # a path or a large integer is in it
-        packed = msgpack.packb(thing, default=_default)
+        packed = msgpack.Packer(default=_default, **_SMALL).pack(thing)
     return packed
 
 

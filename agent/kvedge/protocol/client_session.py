@@ -23,7 +23,8 @@ class ClientSession:
     """
 
     def __init__(self) -> None:
-        self._framer = Framer(1 << 26)  # we chose to trust this server
+        # We chose to trust this server; a list of names may have as many parts as it likes.
+        self._framer = Framer(1 << 26, parts_max=1 << 26)
         self._seq = 0
         self.greeting: Mapping[str, Any] | None = None
 
@@ -45,6 +46,8 @@ class ClientSession:
                 raise from_wire(message)
             else:
                 raise RemoteProtocolError("a message has no seq")
+        if self._framer.failure is not None:
+            raise self._framer.failure
         return found
 
     def _take_greeting(self, message: dict[str, Any]) -> None:

@@ -22,16 +22,28 @@ if TYPE_CHECKING:
 
 _BUFFER_BYTES = 16 * 1024
 
+_SHORT_BYTES = 512
+"""What may be decoded before it is known to be complete: for each list that is only announced,
+msgpack makes room, up to as many items as there are bytes."""
+
 
 class Framer:
     """Cuts a stream of bytes into messages.
 
     Attributes:
         size_max_bytes: Bound of one message; may be changed at any time.
+        failure: Why nothing can follow the messages that `feed` returned last; None: something can.
     """
 
-    def __init__(self, size_max_bytes: int = limits.MESSAGE_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        size_max_bytes: int = limits.MESSAGE_MAX_BYTES,
+        *,
+        parts_max: int = limits.ELEMENTS_MAX,
+    ) -> None:
         self.size_max_bytes = size_max_bytes
+        self.failure: RemoteProtocolError | LimitExceeded | None = None
+        self._parts_max = parts_max
         self._pending = bytearray()
         # The bound is ours to keep; theirs must fit a 32-bit ssize_t.  `read_size` is what the
         # buffer starts with, which would be a megabyte per connection.
@@ -41,11 +53,13 @@ class Framer:
     def feed(self, data: bytes) -> list[dict[Any, Any]]:
         """Return the messages that are complete with these bytes.
 
+        Where good messages come before something else, they are returned and `failure` is set.
+
         Raises:
-            LimitExceeded: A message is too large or has too many parts.
-            RemoteProtocolError: The bytes are no messages.
+            LimitExceeded: The next message is too large or has too many parts.
+            RemoteProtocolError: The next bytes are no message.
         """
-        if not self._pending and 0 < len(data) <= min(limits.ELEMENTS_MAX, self.size_max_bytes):
+        if not self._pending and 0 < len(data) <= min(_SHORT_BYTES, self.size_max_bytes):
             # Mostly a read brings one whole message, small enough to need no further checks.
             _check_start(data[0])
             try:
@@ -57,16 +71,26 @@ class Framer:
     def _feed(self, data: bytes) -> list[dict[Any, Any]]:
         self._pending += data
         self._scanner.feed(data)
-        messages = []
-        while self._pending:
-            _check_start(self._pending[0])
-            raw = self._next()
-            if raw is None:
-                self._check_size(len(self._pending))
-                break
-            self._check_size(len(raw))
-            messages.append(_message(raw))
+        messages: list[dict[Any, Any]] = []
+        try:
+            while self._pending:
+                raw = self._next_checked()
+                if raw is None:
+                    break
+                messages.append(_message(raw))
+        except (RemoteProtocolError, LimitExceeded) as error:
+            if not messages:
+                raise
+            self.failure = error.with_traceback(None)  # else its frames would hold us
         return messages
+
+    def _next_checked(self) -> bytes | None:
+        _check_start(self._pending[0])
+        raw = self._next()
+        self._check_size(len(self._pending if raw is None else raw))
+        if raw is not None and len(raw) > self._parts_max:
+            check_parts(raw, self._parts_max)
+        return raw
 
     def _next(self) -> bytes | None:
         try:
@@ -94,8 +118,6 @@ def _check_start(first: int) -> None:
 
 
 def _message(raw: bytes) -> dict[Any, Any]:
-    if len(raw) > limits.ELEMENTS_MAX:
-        check_parts(raw)
     try:
         message = decode(raw)
     except ValueError as error:

@@ -264,6 +264,8 @@ def read(message: Mapping[Any, Any], root: bytes) -> Request:
     if kind is None:
         raise BadRequest(action[:40], f"there is no such action; there are {', '.join(ACTIONS)}")
     made: Request = _read_fields(kind, action, message)
+    if isinstance(made, GetValue) and made.path is MISSING and MISSING in (made.node, made.tick):
+        raise BadRequest(action, "it names neither a path nor a node and a tick")
     below = SYSTEM.key if internal else root
     return _moved(made, below) if below else made
 

@@ -100,7 +100,9 @@ class ServerSession:
             if event is not None:
                 events.append(event)
             if isinstance(event, Broken):
-                break
+                return events
+        if self._framer.failure is not None:
+            events.append(self._break(self._framer.failure))
         return events
 
     def _take(self, message: dict[Any, Any]) -> Event | None:

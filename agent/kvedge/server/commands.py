@@ -6,11 +6,17 @@ A function answers now, later (a write, when it is durable), or by a stream.  Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from kvedge import limits
-from kvedge.errors import AgentError, ChainMismatch, EntryAbsent, LimitExceeded
+from kvedge.errors import (
+    AgentError,
+    ChainMismatch,
+    EntryAbsent,
+    LimitExceeded,
+    WriteUncertain,
+)
 from kvedge.model import entry as entries
 from kvedge.model import path as paths
 from kvedge.model.path import Path
@@ -107,31 +113,40 @@ def _entry_of_dot(store: Store, request: asked.GetValue) -> bytes:
 
 def enumerate_children(caller: Caller, seq: int, request: asked.Enumerate) -> None:
     """Answer with the names of the children, or with names and values."""
-    store = caller.store
-    names: list[Any] = []
-    values: list[tuple[Any, Any]] = []
+    found: list[tuple[Any, Any]] = []
+    size = 0
+    for child, value in _children(caller.store, request):
+        name = child[len(request.path) :]
+        size += len(name) + (len(value) if request.with_data and value is not MISSING else 0)
+        found.append((paths.elements_of(name)[0], value))
+        _check_list(len(found), size)
+    if not request.with_data:
+        caller.answer(seq, {"result": [name for name, _ in found]})
+        return
+    pairs = [(name, None if value is MISSING else unpack(value)) for name, value in found]
+    caller.answer(seq, {"result": pairs if caller.knows("pairs") else dict(pairs)})
+
+
+def _children(store: Store, request: asked.Enumerate) -> Iterator[tuple[bytes, bytes | Missing]]:
+    """Yield the children that were asked for: key and packed value."""
     after = None
-    while True:
+    children = [b""]
+    while children:
         children = store.tree.children(request.path, after=after, count=CHUNK)
         for child in children:
             packed = store.get(child)
             value = MISSING if packed is None else entries.value_of(packed)
-            if value is MISSING and not (request.empty and _leads_somewhere(store, child)):
-                continue
-            name = paths.elements_of(child, len(request.path))[0]
-            names.append(name)
-            values.append((name, None if value is MISSING else unpack(value)))
-        if len(children) < CHUNK:
-            break
-        after = children[-1]
-        if len(names) > limits.ELEMENTS_MAX:
-            raise LimitExceeded(
-                "the list of children", actual=len(names), limit=limits.ELEMENTS_MAX, unit="names"
-            )
-    if request.with_data:
-        caller.answer(seq, {"result": values if caller.knows("pairs") else dict(values)})
-    else:
-        caller.answer(seq, {"result": names})
+            if value is not MISSING or (request.empty and _leads_somewhere(store, child)):
+                yield child, value
+            after = child
+
+
+def _check_list(count: int, size: int) -> None:
+    what = "the list of children"
+    if count > limits.ELEMENTS_MAX:
+        raise LimitExceeded(what, actual=count, limit=limits.ELEMENTS_MAX, unit="names")
+    if size > limits.MESSAGE_MAX_BYTES:
+        raise LimitExceeded(what, actual=size, limit=limits.MESSAGE_MAX_BYTES, unit="bytes")
 
 
 def _leads_somewhere(store: Store, key: bytes) -> bool:
@@ -285,7 +300,7 @@ def _write(
 
 def delete_tree(caller: Caller, seq: int, request: asked.DeleteTree) -> None:
     """Delete everything at and below a place, a chunk at a time."""
-    TreeDeletion(caller, seq, request).go_on(None)
+    TreeDeletion(caller, seq, request).go_on()
 
 
 class TreeDeletion:
@@ -302,35 +317,43 @@ class TreeDeletion:
         if request.nchain:
             caller.send(packb({"seq": seq, "state": "start"}))
 
-    def go_on(self, error: AgentError | None) -> None:
-        """Delete the next chunk; called when a write of the last one is done."""
-        self._failed = self._failed or error
-        self._open -= 1
-        if self._open > 0:
-            return
-        if self._failed is not None:
-            self._caller.fail(self._seq, self._failed)
-            return
+    def go_on(self) -> None:
+        """Delete the next chunk, or tell how it went."""
         store = self._caller.store
-        keys = store.tree.walk(self._request.path, after=self._after, count=CHUNK)
-        while keys:
-            self._after = keys[-1]
-            live = [key for key in keys if entries.is_live(store.newest(key) or b"\0" * 9)]
-            if live:
-                self._delete(live)
-                return
+        while not self._failed and not self._open:
             keys = store.tree.walk(self._request.path, after=self._after, count=CHUNK)
-        self._end()
+            if not keys:
+                break
+            self._after = keys[-1]
+            self._delete([key for key in keys if entries.is_live(store.newest(key) or b"\0" * 9)])
+        if not self._open:
+            self._end()
 
     def _delete(self, keys: list[bytes]) -> None:
-        self._open = len(keys)
-        self._count += len(keys)
         wall_ms = self._caller.wall_ms()
+        store = self._caller.store
         for key in keys:
-            self._caller.store.write(key, MISSING, wall_ms=wall_ms, relaxed=False, done=self.go_on)
+            try:
+                store.write(key, MISSING, wall_ms=wall_ms, relaxed=False, done=self._deleted)
+            except AgentError as error:  # the server is about to end
+                self._failed = error
+                break
+            self._open += 1
+
+    def _deleted(self, error: AgentError | None) -> None:
+        self._failed = self._failed or error
+        self._count += error is None
+        self._open -= 1
+        if not self._open:
+            self.go_on()
 
     def _end(self) -> None:
-        if self._request.nchain:
+        if self._failed and self._count:
+            why = f"{self._count} entries are deleted, then {getattr(self._failed, 'why', '')}"
+            self._caller.fail(self._seq, WriteUncertain(why))
+        elif self._failed:
+            self._caller.fail(self._seq, self._failed)
+        elif self._request.nchain:
             self._caller.answer(self._seq, {"state": "end", "changed": self._count})
         else:
             self._caller.answer(

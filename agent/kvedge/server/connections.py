@@ -1,18 +1,19 @@
 """One client connection of the server: a session, its streams, and what is held back.
 
-A client that reads too slowly is read no further itself, so that at most a send buffer and a few
-thousand answers wait for it.
+A client that reads too slowly is read no further itself, and what it has asked for already waits,
+so that at most a send buffer and one answer wait for it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvedge import limits
 from kvedge.errors import AgentError, LimitExceeded
-from kvedge.protocol.server_session import Acked, Asked, Reply, ServerSession
+from kvedge.protocol.server_session import Acked, Asked, Event, Reply, ServerSession
 from kvedge.server.commands import COMMANDS
 from kvedge.server.store import Store
 from kvedge.server.streams import TreeStream, Watch
@@ -31,8 +32,10 @@ class Connection:
         self._server = server
         self._session = ServerSession(logged_in=True)
         self._streams: dict[int, TreeStream | Watch] = {}
+        self._events: deque[Event] = deque()  # came, and wait for their turn
         self._unanswered = 0
         self._is_paused = False
+        self._is_due = False
         self._link: Link | None = None
 
     # --- what the link tells --------------------------------------------------------------
@@ -58,23 +61,14 @@ class Connection:
 
     def received(self, data: bytes) -> None:
         """Work through what came."""
-        for event in self._session.receive(data):
-            if isinstance(event, Asked):
-                self._unanswered += 1
-                self._run(event)
-            elif isinstance(event, Reply):
-                self.send(event.data)
-            elif isinstance(event, Acked):
-                self._go_on(event)
-            else:
-                self._end(event.data, event.why)
-        self._hold_back()
+        self._events.extend(self._session.receive(data))
+        self.proceed()
 
     def drained(self) -> None:
         """Go on with what the slow reader was spared."""
         for stream in list(self._streams.values()):
             stream.pump()
-        self._hold_back()
+        self.proceed()
 
     def closed(self) -> None:
         """Drop what belonged to the connection; writes under way go on."""
@@ -82,6 +76,7 @@ class Connection:
             if isinstance(stream, Watch):
                 self._server.watchers.remove(stream)
         self._streams.clear()
+        self._events.clear()
         self._server.dismiss(self)
         if self._link is not None:
             log.debug("%s disconnected", self._link.peer)
@@ -105,20 +100,37 @@ class Connection:
         self.send(data)
         self._link.close()
 
-    def _hold_back(self) -> None:
-        """Stop or resume reading, by how much is under way."""
+    def proceed(self) -> None:
+        """Work through what waits, as far as may be, and stop or resume reading accordingly."""
+        self._is_due = False
         if self._link is None:
             return
-        is_much = (
-            self._unanswered > limits.REQUESTS_OPEN_MAX
-            or self._link.is_congested
-            or self.store.pending_count > limits.COMMIT_WAITING_MAX
-        )
-        if is_much and not self._is_paused:
-            self._link.pause()
-        elif self._is_paused and not is_much:
+        if self._is_paused and not self._is_held():
+            self._is_paused = False
             self._link.resume()
-        self._is_paused = is_much
+        while self._events and not self._is_held():
+            self._take(self._events.popleft())
+        if self._is_held():
+            self._is_paused = True
+            self._link.pause()
+
+    def _is_held(self) -> bool:
+        """Tell whether too much is under way.  Whatever ends that calls `proceed`."""
+        if self.store.pending_count > limits.COMMIT_WAITING_MAX:
+            self._server.hold(self)
+            return True
+        return self.is_slow() or self._unanswered > limits.REQUESTS_OPEN_MAX
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Asked):
+            self._unanswered += 1
+            self._run(event)
+        elif isinstance(event, Reply):
+            self.send(event.data)
+        elif isinstance(event, Acked):
+            self._go_on(event)
+        else:
+            self._end(event.data, event.why)
 
     # --- what commands may do -------------------------------------------------------------
 
@@ -161,8 +173,9 @@ class Connection:
         """Answer a request with a message that is ready."""
         self._unanswered -= 1
         self.send(data)
-        if self._is_paused:
-            self._hold_back()
+        if self._is_paused and not self._is_due:
+            self._is_due = True
+            self.later(self.proceed)
 
     def fail(self, seq: int, error: AgentError) -> None:
         """Answer a request with an error."""

@@ -49,6 +49,7 @@ class Server:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
+        self._held: set[Connection] = set()
         self._synchronised = clock.wall_is_synchronised()
 
     # --- for connections ----------------------------------------------------------------------
@@ -64,6 +65,16 @@ class Server:
     def dismiss(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         self._connections.discard(connection)
+        self._held.discard(connection)
+
+    def hold(self, connection: Connection) -> None:
+        """Let a connection proceed when fewer writes are under way."""
+        self._held.add(connection)
+
+    def _release(self) -> None:
+        held, self._held = self._held, set()
+        for connection in held:
+            connection.proceed()
 
     def later(self, call: Callable[[], None]) -> None:
         """Call back when others have had their turn."""
@@ -92,16 +103,19 @@ class Server:
         for pending in self.store.confirm(written_to=written_to, synced_to=synced_to):
             self.watchers.notify(pending.key, pending.packed)
             pending.done(None)
+        self._release()
 
     def refuse(self, first: int, error: AgentError) -> None:
         """Fail writes that surely did not happen."""
         for pending in self.store.refuse(first):
             pending.done(error)
+        self._release()
 
     def doubt(self, up_to: int, error: AgentError) -> None:
         """Answer writes that may have happened; they become visible once the disk has them."""
         for done in self.store.doubtful(up_to):
             done(error)
+        self._release()
 
     # --- life -----------------------------------------------------------------------------------
 

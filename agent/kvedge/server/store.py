@@ -91,6 +91,7 @@ class Store:
         self._safe: deque[Pending] = deque()  # wait for the disk
         self._quick: deque[Pending] = deque()  # relaxed: wait for the file
         self._newest: dict[bytes, bytes] = {}
+        self._doubted = 0
 
     @property
     def tock(self) -> int:
@@ -104,8 +105,8 @@ class Store:
 
     @property
     def pending_count(self) -> int:
-        """How many writes are under way."""
-        return len(self._safe) + len(self._quick)
+        """How many writes are under way; those in doubt have been answered and do not count."""
+        return len(self._safe) + len(self._quick) - self._doubted
 
     def preamble(self) -> list[bytes]:
         """Return what a new file of the log begins with; may be called from its thread."""
@@ -179,6 +180,7 @@ class Store:
         if synced_to >= self._ceiling_number:
             self._ceiling_safe = self._ceiling
         ready = _take(self._quick, max(written_to, synced_to)) + _take(self._safe, synced_to)
+        self._doubted -= sum(map(_is_doubted, ready))
         for pending in ready:
             self.tree.put(pending.key, pending.packed)
             if self._newest.get(pending.key) is pending.packed:
@@ -189,7 +191,9 @@ class Store:
 
     def doubtful(self, up_to: int) -> list[Done]:
         """Return whom to tell that the writes up to a number are uncertain; they stay pending."""
-        found = [p for p in (*self._quick, *self._safe) if p.number <= up_to]
+        waiting = (p for p in (*self._quick, *self._safe) if not _is_doubted(p))
+        found = [p for p in waiting if p.number <= up_to]
+        self._doubted += len(found)
         asking = [pending.done for pending in found]
         for pending in found:
             pending.done = _nobody
@@ -205,6 +209,7 @@ class Store:
         self._safe = deque(p for p in self._safe if p.number < first)
         rest = sorted((*self._quick, *self._safe), key=lambda pending: pending.number)
         self._newest = {p.key: p.packed for p in rest}
+        self._doubted = sum(map(_is_doubted, rest))
         self._tick -= len(failed)
         # What was announced may not be in the log: announce it again before it is needed.
         self._ceiling = self._ceiling_safe
@@ -218,6 +223,10 @@ def _take(waiting: deque[Pending], up_to: int) -> list[Pending]:
     while waiting and waiting[0].number <= up_to:
         ready.append(waiting.popleft())
     return ready
+
+
+def _is_doubted(pending: Pending) -> bool:
+    return pending.done is _nobody
 
 
 def _nobody(_: AgentError | None) -> None:

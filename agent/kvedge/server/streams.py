@@ -123,6 +123,7 @@ class Walk:
         depths: tuple[int, int],
         with_tombstones: bool,
         finish: Callable[[], None],
+        conflated: bool = False,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -131,6 +132,7 @@ class Walk:
         self._depths = depths
         self._with_tombstones = with_tombstones
         self._finish = finish
+        self._conflated = conflated
         self._any_depth = depths == (0, DEPTH_UNBOUNDED)
         self.after: bytes | None = None
         self.is_over = False
@@ -141,23 +143,35 @@ class Walk:
         if self.is_over or not room:
             return
         keys = self._store.tree.walk(self._items.base, after=self.after, count=room)
-        self._reader.send(b"".join(self._chunk(keys)))
-        if len(keys) < room:
+        count = self._send_chunk(keys)
+        if count == len(keys) < room:
             self.is_over = True
             self._finish()
         else:
-            self.after = keys[-1]
+            self.after = keys[count - 1]
             self._reader.later(self.pump)
 
-    def _chunk(self, keys: list[bytes]) -> list[bytes]:
+    def _send_chunk(self, keys: list[bytes]) -> int:
+        """Send the entries at keys until they are a buffer full; return how far it went."""
+        count = size = 0
         chunk = []
         for key in keys:
-            packed = self._store.get(key)
-            if packed is None or not (self._with_tombstones or entries.is_live(packed)):
-                continue
-            if self._any_depth or self.is_wanted(key):
-                chunk.append(self._items.item(key, packed))
-        return chunk
+            chunk.append(self._item(key))
+            count += 1
+            size += len(chunk[-1])
+            if size > limits.SEND_BUFFER_MAX_BYTES:
+                break
+        self._reader.send(b"".join(chunk))
+        return count
+
+    def _item(self, key: bytes) -> bytes:
+        """Return what is sent for a key, nothing where it was not asked for."""
+        packed = self._store.get(key)
+        if packed is None or not (self._with_tombstones or entries.is_live(packed)):
+            return b""
+        if not self.is_wanted(key):
+            return b""
+        return self._items.item(key, packed, conflated=self._conflated)
 
     def is_wanted(self, key: bytes) -> bool:
         """Tell whether a key is at a depth that was asked for."""
@@ -235,7 +249,7 @@ class Watch:
         """Where the watched subtree begins."""
         return self._items.base
 
-    def _new_walk(self, *, with_tombstones: bool) -> Walk:
+    def _new_walk(self, *, with_tombstones: bool, conflated: bool = False) -> Walk:
         return Walk(
             self._store,
             self._reader,
@@ -244,32 +258,35 @@ class Watch:
             depths=(self._request.min_depth, self._request.max_depth),
             with_tombstones=with_tombstones,
             finish=self._fetched,
+            conflated=conflated,
         )
 
     def notify(self, key: bytes, packed: bytes) -> None:
         """Take a change at or below the watched place."""
         if not self._walk.is_wanted(key):
             return
-        if self._phase is Phase.LIVE and not self._changed and self.flow.room():
+        if self._phase is Phase.FETCHING and not self._walk.is_past(key):
+            return  # the walk will come to it
+        if not self._changed and self.flow.room():
             self._reader.send(self._items.item(key, packed))
-        elif self._phase is Phase.LIVE or self._walk.is_past(key):
-            self._changed[key] = None
-            if len(self._changed) > limits.WATCH_PENDING_MAX:
-                self._start_over()
+            return
+        self._changed[key] = None
+        if len(self._changed) > limits.WATCH_PENDING_MAX:
+            self._start_over()
 
     def _start_over(self) -> None:
-        """Forget what changed and send everything there is, deletions included."""
+        """Forget what changed and send everything there is, deletions included, as conflated."""
         self._changed.clear()
         self._walk.is_over = True
-        self._walk = self._new_walk(with_tombstones=True)
+        self._walk = self._new_walk(with_tombstones=True, conflated=True)
         self._phase = Phase.FETCHING
+        self._reader.later(self.pump)  # one that is not slow any more will not say so again
 
     def pump(self) -> None:
         """Go on, when the reader can take more."""
+        self._send_changed()
         if self._phase is Phase.FETCHING:
             self._walk.pump()
-        elif self._phase is Phase.LIVE:
-            self._send_changed()
 
     def _send_changed(self) -> None:
         while self._changed and self.flow.room():
@@ -293,6 +310,7 @@ class Watch:
         if self._phase is not Phase.STOPPED:
             self._phase = Phase.STOPPED
             self._walk.is_over = True
+            self._changed.clear()
             self._reader.send(packb({"seq": self._seq, "state": "end"}))
             self._reader.finished(self._seq)
 

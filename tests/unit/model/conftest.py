@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import strategies as st
 
 from kvedge.limits import CHAIN_LINKS_MAX
@@ -17,15 +20,16 @@ _LEAVES = st.one_of(
     st.booleans(),
     st.integers(-2, 2),
     st.integers(-(1 << 200), 1 << 200),
-    st.sampled_from((0.0, -0.0, 1.0, float("inf"), float("-inf"))),
-    st.floats(allow_nan=False),
+    st.sampled_from((0.0, 1.0, float("inf"), float("-inf"))),
+    st.floats(allow_nan=False).map(lambda number: number + 0.0),  # no -0.0, which becomes 0.0
     st.binary(max_size=20),
     _TEXTS,
 )
 _ELEMENTS = st.recursive(
     _LEAVES, lambda inner: st.lists(inner, max_size=4).map(tuple), max_leaves=6
 )
-st.register_type_strategy(Path, st.lists(_ELEMENTS, max_size=5).map(Path.of))
+_PATHS = st.lists(_ELEMENTS, max_size=5).map(tuple)
+st.register_type_strategy(Path, _PATHS.map(Path.of))
 
 # Few nodes, incarnations and ticks, so that they meet.
 _RIDS = st.builds(Rid, st.sampled_from("abcdef"), st.integers(1, 3))
@@ -38,3 +42,9 @@ _CHAINS = st.lists(
 _TOCKS = st.integers(1, 3) | st.integers(0, TOCK_MAX)
 _VALUES = st.just(MISSING) | st.binary(min_size=1, max_size=8)
 st.register_type_strategy(Entry, st.builds(Entry, tock=_TOCKS, chain=_CHAINS, value=_VALUES))
+
+
+@pytest.fixture(scope="session")
+def any_elements() -> st.SearchStrategy[tuple[Any, ...]]:
+    """The elements of any path, as they were before a `Path` had them."""
+    return _PATHS

@@ -12,8 +12,8 @@ from kvedge.model.stamp import Dot, Rid
 
 def dots(text: str) -> Chain:
     """Read links: "a1.7 b2.3" are tick 7 of a's first life, and tick 3 of b's second."""
-    parts = [(word[0], *map(int, word[1:].split("."))) for word in text.split()]
-    return tuple(Dot(Rid(node, incarnation), tick) for node, incarnation, tick in parts)
+    parts = [(word[0], word[1:].split(".")) for word in text.split()]
+    return tuple(Dot(Rid(node, int(life)), int(tick)) for node, (life, tick) in parts)
 
 
 @pytest.mark.parametrize(

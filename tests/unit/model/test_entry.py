@@ -48,9 +48,8 @@ def test_parts_of_a_packed_entry(entry: Entry) -> None:
     assert chain_of(packed, rids) == entry.chain
     assert is_live(packed) == (entry.value is not MISSING)
     assert join(tock_of(packed), links_of(packed), value_of(packed)) == packed
-    assert len(packed) == 9 + 8 * len(entry.chain) + len(
-        entry.value or b"" if is_live(packed) else b""
-    )  # type: ignore[arg-type]  # noqa: E501
+    value = b"" if entry.value is MISSING else entry.value
+    assert len(packed) == 9 + 8 * len(entry.chain) + len(value)
 
 
 @given(...)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import reduce
 
 import pytest
@@ -64,8 +63,12 @@ def test_nothing_to_merge_with() -> None:
 
 def histories() -> st.SearchStrategy[list[Entry]]:
     """Draw entries of one path as servers may make them: no dot stands for two changes."""
-    drawn = st.lists(st.from_type(Entry), min_size=1, max_size=6, unique_by=lambda e: e.dot)
-    return drawn.map(lambda entries: [replace(e, tock=e.tock % 4) for e in entries])
+    rids = st.builds(Rid, st.sampled_from("abc"), st.integers(1, 2))
+    links = st.lists(
+        st.builds(Dot, rids, st.integers(1, 3)), min_size=1, unique_by=lambda dot: dot.rid.node
+    )
+    entries = st.builds(Entry, st.integers(1, 2), links.map(tuple), st.binary(max_size=1))
+    return st.lists(entries, min_size=1, max_size=6, unique_by=lambda e: e.dot)
 
 
 def winner(rule: Rule, entries: list[Entry]) -> Entry:

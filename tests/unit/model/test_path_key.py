@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 
 from kvedge import limits
 from kvedge.errors import BadPath, LimitExceeded
@@ -31,8 +32,10 @@ ASCENDING: tuple[Any, ...] = (
     *(-INT_MAX, -(1 << 64), -65536, -257, -256, -255, -1, 0, 1, 255, 256, 1 << 64, INT_MAX),
     *(float("-inf"), -1e300, -1.5, -5e-324, 0.0, 5e-324, 1.0, 1.5, 1e300, float("inf")),
     *(b"", b"\0", b"\0\0", b"\0\x01", b"\x01", b"a", b"a\0", b"a\0b", b"a\x01", b"\xff"),
-    *("", "\0", "\0\0", "\x01", "\x08", "a", "a\0", "a\0b", "a\x01", "aa", "b", "ÿ", "€", "\U0001f321"),
-    *((), (None,), (None, None), (True,), (True, 1), (1,), (1, True), (1, 2), (1.0,), ("a",), ("a", "b"), ("a\0",)),
+    *("", "\0", "\0\0", "\x01", "\x08", "a", "a\0", "a\0b", "a\x01", "aa", "b"),
+    *("ÿ", "€", "\U0001f321"),
+    *((), (None,), (None, None), (True,), (True, 1), (1,), (1, True), (1, 2), (1.0,)),
+    *(("a",), ("a", "b"), ("a\0",)),
     *(("b",), ((),), ((), ()), (((),),)),
 )  # fmt: skip
 
@@ -57,13 +60,29 @@ def ranks(path: Path) -> list[tuple[Any, ...]]:
     return [rank(element) for element in path]
 
 
-@given(...)
-@example(Path("\0", "\0\xff", b"\0", ("\0",), ((),), "ÿ"))
-@example(Path("a", "\x08", "\0\x08"))
-def test_key_and_elements_are_inverse(path: Path) -> None:
-    elements = path.elements
+@given(st.data())
+def test_key_and_elements_are_inverse(
+    any_elements: st.SearchStrategy[tuple[Any, ...]], data: st.DataObject
+) -> None:
+    elements = data.draw(any_elements)
     assert repr(elements_of(key_of(elements))) == repr(elements)
-    assert key_of(elements) == path.key
+    assert repr(Path(*elements).elements) == repr(elements)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        ("\0", "\0\xff", b"\0", ("\0",), ((),), "ÿ"),
+        ("a", "\x08", "\0\x08"),
+        *(("a", last) for last in ASCENDING),
+        *(("a", "b", middle, "c") for middle in ASCENDING),
+        *((first, "a") for first in ASCENDING),
+        *((("a", inner, "b"), "c") for inner in ASCENDING),
+    ],
+    ids=ascii,
+)
+def test_key_gives_back_its_elements(elements: tuple[Any, ...]) -> None:
+    assert repr(elements_of(key_of(elements))) == repr(elements)
 
 
 @given(...)

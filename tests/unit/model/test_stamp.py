@@ -74,7 +74,7 @@ def test_later_generation_is_larger_whatever_was_drawn(
 
 def test_rids_order_by_node_then_age() -> None:
     rids = [Rid("a", 1), Rid("a", 2), Rid("a", 10), Rid("b", 1)]
-    assert sorted(reversed(rids)) == rids
+    assert sorted((rids[3], rids[1], rids[2], rids[0])) == rids
     assert Dot(rids[0], 9) < Dot(rids[1], 1) < Dot(rids[1], 2)
 
 

@@ -163,7 +163,7 @@ class TreeMachine(RuleBasedStateMachine):
     def children(self, top: Path, count: int) -> None:
         wanted = sorted({p[: len(top) + 1] for p in self.below(top) if p != top})
         found: list[bytes] = []
-        while True:
+        for _ in range(len(self.model) + 1):
             piece = self.tree.children(top.key, after=found[-1] if found else None, count=count)
             found += piece
             if len(piece) < count:

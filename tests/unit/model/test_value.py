@@ -309,6 +309,6 @@ def test_what_is_no_path_on_the_wire(given: Any, why: str) -> None:
 def test_missing_is_one_and_only() -> None:
     assert repr(MISSING) == "MISSING"
     assert copy.deepcopy(MISSING) is MISSING
-    assert pickle.loads(pickle.dumps(MISSING)) is MISSING  # noqa: S301 -- our own bytes
+    assert pickle.loads(pickle.dumps(MISSING)) is MISSING
     assert MISSING is not None
     assert issubclass(BadValue, AgentError)

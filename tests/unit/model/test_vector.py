@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def dots_of(vector: Vector) -> Dots:
 
 
 def is_normal(ranges: Ranges) -> bool:
-    gaps = all(high + 1 < low for (_, high), (low, _) in zip(ranges, ranges[1:], strict=False))
+    gaps = all(high + 1 < low for (_, high), (low, _) in pairwise(ranges))
     return gaps and all(low <= high for low, high in ranges)
 
 
