@@ -52,19 +52,20 @@ def median_of(measure: Callable[[], float], runs: int = RUNS) -> float:
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """Yield a directory on the disk that holds the sources, not on one in memory."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT) as name:
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "build") as name:
         yield Path(name)
 
 
 @contextlib.contextmanager
 def process(*words: str | Path, says: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program while the block runs, from when it prints a line that begins so."""
+    """Run a program while the block runs, from when it prints a line that begins so, if any."""
     started = subprocess.Popen(
         [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert started.stdout is not None
     try:
-        for line in started.stdout:
+        for line in started.stdout if says else ():
             if line.startswith(says):
                 break
         yield started
