@@ -167,12 +167,36 @@ class JobContext(Protocol):
         ...
 
 
+class CommandContext(Protocol):
+    """What a command of `kv` that a package offers finds in click's `ctx.obj`.
+
+    Attributes:
+        json: Whether output is JSON.
+    """
+
+    json: bool
+
+    def connect(self) -> Any:
+        """Return a connected `kvedge.client.sync.SyncClient`.
+
+        Raises:
+            LinkError: No server answers.
+            AccessError: It refuses the login.
+        """
+        ...
+
+    def print(self, value: object) -> None:
+        """Print one value, as JSON or YAML."""
+        ...
+
+
 Procedure = Callable[[JobContext, Mapping[str, Any]], Awaitable[object]]
 
 __all__ = [
     "MISSING",
     "BrokenState",
     "ChangeMsg",
+    "CommandContext",
     "CompleteState",
     "DetachedState",
     "GroupState",

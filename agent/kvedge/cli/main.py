@@ -6,6 +6,7 @@ is loaded.  This module is on the path of both, so it imports no more than the f
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -78,4 +79,13 @@ def main() -> None:
     words = sys.argv[1:]
     if fast.verbosity(words) < 2:
         sys.excepthook = exits.unexpected
+    _prepare_output()
     sys.exit(run(words, os.environ))
+
+
+def _prepare_output() -> None:
+    """See to it that any text can be written, also where the caller closed standard output."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a letter
+    elif not sys.stdout:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 -- open until the process ends

@@ -15,8 +15,9 @@ that is under way fails with `Disconnected`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -28,7 +29,7 @@ from kvedge.client.mirror import Mirror
 from kvedge.client.requests import as_path, is_end, pairs, tree_fields, write_fields
 from kvedge.client.result import Result
 from kvedge.client.sync import check_login
-from kvedge.errors import AgentError, Disconnected, NotConnected, TimedOut, from_wire
+from kvedge.errors import AgentError, Disconnected, LinkError, NotConnected, TimedOut, from_wire
 from kvedge.model.path import Path
 from kvedge.model.value import MISSING
 from kvedge.protocol.client_session import ClientSession
@@ -80,20 +81,20 @@ class Stream:
         self._send.close()
         self._receive.close()
 
-    def __aiter__(self) -> AsyncIterator[Result]:
-        return self._items()
+    def __aiter__(self) -> Stream:
+        return self
 
-    async def _items(self) -> AsyncIterator[Result]:
+    async def __anext__(self) -> Result:  # a generator that is left half-way would be a nuisance
         async for message in self._receive:
             if isinstance(message, AgentError):
                 raise message
             if "error" in message:
                 raise from_wire(message)
             if is_end(message):
-                return
-            if message.get("state") == "start":
-                continue
-            yield await self._item(message)
+                break
+            if message.get("state") != "start":
+                return await self._item(message)
+        raise StopAsyncIteration
 
     async def _item(self, message: Mapping[str, Any]) -> Result:
         fields = dict(message)
@@ -197,7 +198,10 @@ class Client:
         max_depth: int | None = None,
         nchain: int = 0,
     ) -> AsyncIterator[Result]:
-        """Yield the entries at and below a path, in order, their paths relative to it."""
+        """Yield the entries at and below a path, in order, their paths relative to it.
+
+        Whoever may leave the loop early does so inside of `contextlib.aclosing`.
+        """
         fields = tree_fields(path, min_depth=min_depth, max_depth=max_depth, nchain=nchain)
         async with self._stream("get_tree", fields) as items:
             async for item in items:
@@ -223,7 +227,7 @@ class Client:
             path, min_depth=min_depth, max_depth=max_depth, nchain=nchain, fetch=fetch
         )
         async with self._stream("watch", fields) as items:
-            yield aiter(items)
+            yield items
 
     @asynccontextmanager
     async def mirror(
@@ -278,7 +282,8 @@ class Client:
             self._waiting.pop(items.seq, None)
             items.close()
             if not items.is_over and self._lost is None:
-                with anyio.move_on_after(self._timeout_s, shield=True):
+                # A server that is gone has stopped it as well.
+                with suppress(LinkError), anyio.move_on_after(self._timeout_s, shield=True):
                     await self.request("stop", {"task": items.seq})
 
     async def _send(
@@ -292,15 +297,17 @@ class Client:
             await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        is_out = False
+        # Shielded: behind half a message nothing could follow, and whoever gives up one request
+        # wants to go on with the next.
         try:
-            await self.link.send(data)
-            is_out = True
+            with anyio.fail_after(self._timeout_s, shield=True):
+                await self.link.send(data)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            raise Disconnected(f"the server at {self.endpoint} is gone") from error
-        finally:
-            if not is_out:  # half a message may be out: nothing can follow it
-                self._lose(Disconnected("a message was cut off"))
+            is_slow = isinstance(error, TimeoutError)
+            why = f"the server at {self.endpoint} {'does not read' if is_slow else 'is gone'}"
+            lost = Disconnected(why)
+            self._lose(lost)
+            raise lost from error
 
     async def start(self) -> None:
         """Wait for the greeting and answer it.
@@ -380,15 +387,31 @@ async def open_client(
 async def _beside(
     function: Callable[..., Coroutine[Any, Any, None]], *args: object
 ) -> AsyncIterator[None]:
-    """Run a task while the block runs.  What the block raises is not wrapped in a group."""
+    """Run a task while the block runs, and end the block where the task fails.
+
+    What either of them raises is not wrapped in a group.
+    """
+    failed: list[AgentError] = []
+
+    async def run() -> None:
+        try:
+            await function(*args)
+        except AgentError as error:
+            failed.append(error)
+            tasks.cancel_scope.cancel()
+
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
     try:
-        tasks.start_soon(function, *args)
+        tasks.start_soon(run)
         yield
     finally:
         tasks.cancel_scope.cancel()
-        await tasks.__aexit__(None, None, None)
+        raised = sys.exc_info()
+        is_cancel = isinstance(raised[1], anyio.get_cancelled_exc_class())
+        await tasks.__aexit__(*raised if is_cancel else (None, None, None))
+        if failed and (is_cancel or raised[1] is None):
+            raise failed[0]
 
 
 async def _connect(endpoints: Sequence[str], timeout_s: float) -> Client:

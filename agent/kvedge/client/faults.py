@@ -25,6 +25,9 @@ from kvedge.model.value import pack
 TRACE_MAX_CHARS = 16000
 """A longer traceback comes from a recursion; its end says where."""
 
+DATA_MAX_BYTES = 64 * 1024
+"""With the traceback they stay well below what one value may have."""
+
 _TEXT_MAX_CHARS = 1000
 
 
@@ -91,15 +94,20 @@ class Detail:
             "seen": seen,
             "tock": tock,
             "str": _cut(self.text),
-            "trace": self.trace[-TRACE_MAX_CHARS:],
+            "trace": _clean(self.trace[-TRACE_MAX_CHARS:]),
             "data": _storable(self.data),
-            "comment": self.comment,
+            "comment": _cut(self.comment),
             "message": _cut(self.text.partition("\n")[0]),
         }
 
 
+def _clean(text: str) -> str:
+    """Return a text that can be stored: a lone surrogate cannot."""
+    return text.encode(errors="replace").decode()
+
+
 def _cut(text: str) -> str:
-    text = text.encode(errors="replace").decode()  # a lone surrogate cannot be stored
+    text = _clean(text)
     return text if len(text) <= _TEXT_MAX_CHARS else f"{text[:_TEXT_MAX_CHARS]}…"
 
 
@@ -107,10 +115,10 @@ def _storable(data: Mapping[str, Any] | None) -> Any:
     if data is None:
         return None
     try:
-        pack(data)
+        is_small = len(pack(data)) <= DATA_MAX_BYTES
     except UsageError:
-        return _cut(repr(data))
-    return data
+        is_small = False
+    return data if is_small else _cut(repr(data))
 
 
 def seen_again(fault: Fault, *, now: float, message: str, severity: str) -> Fault:
@@ -137,15 +145,13 @@ class Faults:
         self._client = client
         self._node = node
         self._clock = clock
+        self._all_at = Path(*KV, "error", node)
         self._tocks: dict[tuple[Path, str], int] = {}
         self._busy = anyio.Lock()
 
-    def _place(self, tock: int) -> Path:
-        return KV + ("error", self._node, tock)
-
     async def load(self) -> None:
         """Learn which faults are stored; call it once, before the rest."""
-        async for item in self._client.get_tree(KV + ("error", self._node), max_depth=1):
+        async for item in self._client.get_tree(self._all_at, max_depth=1):
             fault = Fault.from_value(item.get("value"))
             if fault is not None and isinstance(item.path[0], int):
                 self._tocks[fault.path, fault.subsystem] = item.path[0]
@@ -164,26 +170,26 @@ class Faults:
                     path,
                     subsystem,
                     severity,
-                    False,
-                    now,
-                    1,
-                    now,
-                    now,
-                    message,  # noqa: FBT003
+                    created=now,
+                    first_seen=now,
+                    last_seen=now,
+                    message=message,
                 )
             else:
                 fault = seen_again(fault, now=now, message=message, severity=severity)
             self._tocks[path, subsystem] = tock
-            await self._client.set(self._place(tock), fault.to_value())
+            await self._client.set(self._all_at / tock, fault.to_value())
             told = detail.to_value(seen=now, tock=tock)
-            await self._client.set(self._place(tock) / self._node, told, relaxed=True)
+            await self._client.set(self._all_at / tock / self._node, told, relaxed=True)
 
     async def resolve(self, path: Path, subsystem: str) -> None:
         """Store that it is over; does nothing where it is, or never was wrong."""
         async with self._busy:
             tock, fault = await self._find(path, subsystem)
             if fault is not None and not fault.resolved:
-                await self._client.set(self._place(tock), replace(fault, resolved=True).to_value())
+                await self._client.set(
+                    self._all_at / tock, replace(fault, resolved=True).to_value()
+                )
 
     async def resolve_all(self, path: Path) -> None:
         """Resolve whatever is wrong at a path."""
@@ -196,4 +202,4 @@ class Faults:
         tock = self._tocks.get((path, subsystem))
         if tock is None:
             return 0, None
-        return tock, Fault.from_value((await self._client.get(self._place(tock))).get("value"))
+        return tock, Fault.from_value((await self._client.get(self._all_at / tock)).get("value"))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 
 import anyio
+
+PATIENCE_S = 10.0
+"""How long to wait, really, for a task that should wait; a good run takes milliseconds."""
 
 
 class VirtualClock:
@@ -21,6 +25,7 @@ class VirtualClock:
         self._now_s = boottime_s
         self._sleepers: list[tuple[float, int, anyio.Event]] = []
         self._number = itertools.count()  # events are not compared
+        self._came = anyio.Event()
 
     def wall_s(self) -> float:
         """Return the wall clock in unix seconds."""
@@ -45,13 +50,22 @@ class VirtualClock:
             event.set()
         else:
             heapq.heappush(self._sleepers, (until_s, next(self._number), event))
+            self._came.set()
         await event.wait()
+
+    async def waited_for(self, in_s: float) -> None:
+        """Return when some task waits for the time that is so many seconds away."""
+        until_s = self._now_s + in_s
+        with anyio.fail_after(PATIENCE_S):
+            while not any(math.isclose(at_s, until_s) for at_s, _, _ in self._sleepers):
+                self._came = anyio.Event()
+                await self._came.wait()
 
     async def advance(self, by_s: float) -> None:
         """Move on and wake who waits, one time after the other.
 
         Each is let run until it waits for something again; a request to a server is such a thing,
-        so what depends on its answer must be waited for by other means.
+        so what depends on its answer must be waited for by other means, such as `waited_for`.
         """
         end_s = self._now_s + by_s
         await anyio.wait_all_tasks_blocked()

@@ -1,14 +1,15 @@
 """A runner with its surroundings in one process: a server, a client, and a clock that stands still.
 
-    async with runner_bench(tmp_path) as bench:
-        await bench.set_code("the.answer", "return 42")
-        await bench.set_job("a.question", "the.answer")
-        async with bench.runner():
-            state = await bench.state("a.question", reason="done")
+async with runner_bench(tmp_path) as bench:
+    await bench.set_code("the.answer", "return 42")
+    await bench.set_job("a.question", "the.answer")
+    async with bench.runner():
+        state = await bench.state("a.question", reason="done")
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from os import PathLike
@@ -21,7 +22,6 @@ from kvedge.client.result import Result
 from kvedge.clock import SystemClock
 from kvedge.model.path import P, Path
 from kvedge.runner import places
-from kvedge.runner.output import Echo
 from kvedge.runner.supervisor import run
 from kvedge.server.server import run_server
 from kvedge.server.settings import ServerSettings
@@ -41,24 +41,30 @@ class RunnerBench:
         self.echoed: list[tuple[str, str]] = []
 
     def job_at(self, tail: str) -> Path:
+        """Return where a job of the node stands."""
         return places.jobs_at("single", node=NODE, group="default") + P(tail)
 
     def state_at(self, tail: str) -> Path:
+        """Return where its state stands."""
         return places.states_at("single", node=NODE, group="default") + P(tail)
 
     def output_at(self, tail: str) -> Path:
+        """Return where its output stands."""
         return places.outputs_at("single", node=NODE, group="default") + P(tail)
 
     async def set_code(
         self, name: str, text: str, *, is_async: bool | None = True, **more: Any
     ) -> None:
+        """Store a procedure."""
         value = {"code": text, "is_async": is_async, "vars": [], "requires": []} | more
         await self.client.set(places.procedure_at(P(name)), value)
 
     async def set_module(self, name: str, text: str, **more: Any) -> None:
+        """Store a module."""
         await self.client.set(places.module_at(P(name)), {"code": text} | more)
 
     async def set_job(self, tail: str, code: str, **fields: Any) -> None:
+        """Store a job, to be started at once unless told otherwise."""
         where = code if code.startswith("@") else P(code)
         await self.client.set(self.job_at(tail), {"code": where, "data": {}, "target": 0} | fields)
 
@@ -87,27 +93,26 @@ class RunnerBench:
         return await self.until(P(path), lambda item: "value" in item)
 
     async def faults(self) -> list[Any]:
+        """Return the faults of the node."""
         found = self.client.get_tree(places.ERRORS / NODE, min_depth=1, max_depth=1)
         return [item.value async for item in found]
 
     @asynccontextmanager
-    async def runner(self, **options: Any) -> AsyncIterator[None]:
-        """Run the jobs while the block runs."""
+    async def runner(
+        self, *, client: Client | None = None, placement: str = "single", name: str = "a test"
+    ) -> AsyncIterator[None]:
+        """Run the jobs while the block runs; a `client` of its own makes it one that can die."""
+        serve = functools.partial(
+            run,
+            client or self.client,
+            node=NODE,
+            placement=placement,
+            clock=self.clock,
+            name=name,
+            sleep_until=self.clock.sleep_until,
+            echo=lambda job, line: self.echoed.append((job, line)),
+        )
         async with anyio.create_task_group() as tasks:
-
-            async def serve() -> None:
-                await run(
-                    self.client,
-                    **{
-                        "node": NODE,
-                        "clock": self.clock,
-                        "name": "a test",
-                        "sleep_until": self.clock.sleep_until,
-                        "echo": lambda name, line: self.echoed.append((name, line)),
-                    }
-                    | options,
-                )
-
             tasks.start_soon(serve)
             yield
             tasks.cancel_scope.cancel()

@@ -1,0 +1,83 @@
+"""`kv run all`: a runner in the foreground, until a signal ends it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Coroutine
+
+import anyio
+
+from kvedge.cli.connection import Session, endpoints
+from kvedge.cli.either_order import say
+from kvedge.cli.jobs import Runner
+from kvedge.cli.logs import set_up_logging
+from kvedge.client.client import open_client
+from kvedge.clock import SystemClock
+from kvedge.config.connect import connect_settings
+from kvedge.errors import AgentError
+from kvedge.runner import supervisor
+
+
+def run_in_foreground(session: Session, runner: Runner) -> None:
+    """Run jobs until SIGINT or SIGTERM; what they print goes to standard output.
+
+    Raises:
+        RunnerBusy: Another runner runs these jobs.
+        LinkError: The server cannot be reached, or is gone.
+        KeyboardInterrupt: It was SIGINT.
+    """
+    set_up_logging(verbose=session.verbose, environ=session.environ)
+    if anyio.run(_run, session, runner) == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+async def _run(session: Session, runner: Runner) -> signal.Signals:
+    given = session.given
+    settings = connect_settings(given.text("config"), given.texts("set"), session.environ)
+    where = endpoints(given, session.environ)
+    stdout = sys.stdout  # the runner puts something else in its place
+
+    def echo(_: str, line: str) -> None:
+        stdout.write(f"{line}\n")
+        stdout.flush()
+
+    async with open_client(*where, auth=given.text("auth") or settings.auth) as client:
+        own = str(client.greeting["node"])
+        node = runner.node or own
+        if node != own:
+            say(f"note: this is the server of {own}; the jobs of {node} run here all the same")
+        session.note(f"at work for node {node}, group {runner.group}; ^C ends it")
+        return await _until_signal(
+            supervisor.run(
+                client,
+                node=node,
+                group=runner.group,
+                placement=runner.placement,
+                clock=SystemClock(),
+                name="kv run all",
+                echo=echo,
+            )
+        )
+
+
+async def _until_signal(running: Coroutine[object, object, None]) -> signal.Signals:
+    """Run something until a signal asks for its end, and return the signal."""
+    failed: list[AgentError] = []
+
+    async def run() -> None:
+        try:
+            await running
+        except AgentError as error:  # a task group would wrap it
+            failed.append(error)
+        tasks.cancel_scope.cancel()
+
+    received = []
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            received.append(await anext(signals))
+            tasks.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    return signal.Signals(received[0])

@@ -1,0 +1,1 @@
+"""The daemon that runs jobs: an application of the store, on its client alone."""

@@ -1,0 +1,1 @@
+"""Hardware drivers: buses, chips and boards as readings in the tree."""

@@ -1,0 +1,1 @@
+"""The board itself: temperatures, load, memory, disks, clock, supply voltage."""

@@ -1,0 +1,1 @@
+"""1-Wire: thermometers behind an owserver."""

@@ -1,0 +1,288 @@
+"""Jobs are started, counted, stopped and restarted as their entries, code and time say."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from kvedge.client.client import open_client
+from kvedge.model.path import P
+from kvedge.runner import places
+from kvedge.testing.runner import NODE, RunnerBench
+
+FOREVER = 'await _self.set("seen.run", {"n": n})\nasync for msg in _info: pass'
+
+
+async def test_job_runs_and_leaves_its_result(bench: RunnerBench) -> None:
+    await bench.set_code("the.answer", 'print("Forty-Two!")\nreturn 42', is_async=None)
+    await bench.set_job("a.question", "the.answer")
+    async with bench.runner():
+        state = await bench.state("a.question", reason="done")
+    assert state["result"] == 42
+    assert (state["node"], state["backoff"], state["computed"]) == (None, 0, None)
+    assert state["started"] == state["stopped"] == bench.clock.wall_s()
+    output = await bench.until(bench.output_at("a.question"), lambda item: "value" in item)
+    assert output == {"lines": ((bench.clock.wall_s(), "Forty-Two!"),), "dropped": 0}
+    assert bench.echoed == [("a.question", "Forty-Two!")]
+
+
+async def test_job_set_while_the_runner_works_starts_at_once(bench: RunnerBench) -> None:
+    async with bench.runner():
+        await bench.set_code("one", "return 1")
+        await bench.set_job("a", "one")
+        await bench.state("a", reason="done")
+        await bench.set_job("a", "one")  # "now", said again
+        tock = (await bench.client.get(bench.job_at("a"))).tock
+        await bench.state("a", reason="done", tock=tock)
+
+
+async def test_clean_stop_of_the_runner_is_stored_and_the_job_goes_on_after(
+    bench: RunnerBench,
+) -> None:
+    await bench.set_code("loop", FOREVER)
+    await bench.set_job("a", "loop", data={"n": 1})
+    async with bench.runner():
+        await bench.state("a", node=NODE)
+        await bench.value("seen.run")
+    state = await bench.state("a", reason="runner stopped")
+    assert (state["node"], state["backoff"]) == (None, 0)
+    await bench.client.delete(P("seen.run"))
+    async with bench.runner():
+        await bench.value("seen.run")
+
+
+async def test_repeat_and_pinged_follow_the_clock(bench: RunnerBench) -> None:
+    await bench.set_code("tick", "await _self.sleep(100)")
+    await bench.set_job("a", "tick", repeat=50)
+    clock = bench.clock
+    begin = clock.wall_s()
+    async with bench.runner():
+        await clock.waited_for(100)
+        for _ in range(31):
+            await clock.waited_for(1)
+            await clock.advance(1)
+        await bench.state("a", node=NODE, pinged=begin + 30)
+        await clock.advance(69)
+        state = await bench.state("a", reason="done")
+        assert state["computed"] == state["stopped"] + 50 == begin + 150
+        await clock.waited_for(50)
+        await clock.advance(49)
+        assert (await bench.client.get(bench.state_at("a"))).value["node"] is None
+        await clock.advance(1)
+        await bench.state("a", node=NODE)
+
+
+async def test_error_is_stored_counted_and_cleared(bench: RunnerBench) -> None:
+    await bench.set_code("bad", "x = 1\nraise RuntimeError('Owch')", is_async=None)
+    await bench.set_job("what.me.worry", "bad", data={"v": 3})
+    async with bench.runner():
+        state = await bench.state("what.me.worry", backoff=1)
+        assert state["reason"] == "failed"
+        assert state["computed"] == pytest.approx(state["stopped"] + 110)
+        (fault,) = await bench.faults()
+        assert fault["path"] == bench.job_at("what.me.worry")
+        assert (fault["count"], fault["resolved"]) == (1, False)
+        assert fault["message"] == "RuntimeError: Owch"
+        await bench.clock.waited_for(110)
+        await bench.clock.advance(111)
+        await bench.state("what.me.worry", backoff=2)
+        (fault,) = await bench.faults()
+        assert fault["count"] == 2
+        await bench.set_code("bad", "return 1", is_async=None)  # at once, not after 121 s
+        await bench.state("what.me.worry", reason="done", backoff=0)
+        (fault,) = await bench.faults()
+        assert fault["resolved"]
+    (tock,) = await bench.client.list(places.ERRORS / NODE)
+    detail = (await bench.client.get(places.ERRORS / NODE / tock / NODE)).value
+    assert detail["trace"].splitlines()[1].endswith("line 2, in procedure")
+    assert detail["trace"].splitlines()[2].strip() == "raise RuntimeError('Owch')"
+    assert detail["data"] == {"v": 3}
+
+
+async def test_missing_code_is_told_once_and_starts_when_it_comes(bench: RunnerBench) -> None:
+    async with bench.runner():
+        await bench.set_job("a", "no.such")
+        await bench.state("a", reason="no code", backoff=1)
+        await bench.clock.waited_for(110)
+        await bench.clock.advance(111)
+        await bench.state("a", reason="no code", backoff=2)
+        (fault,) = await bench.faults()
+        assert fault["count"] == 1
+        assert "no.such" in fault["message"]
+        await bench.set_code("no.such", "return 5")
+        await bench.state("a", reason="done", result=5)
+
+
+@pytest.mark.parametrize("change", ["code", "data"])
+async def test_change_restarts_a_running_job(bench: RunnerBench, change: str) -> None:
+    await bench.set_code("loop", FOREVER)
+    await bench.set_job("a", "loop", data={"n": 1}, target=5)
+    async with bench.runner():
+        await bench.value("seen.run")
+        if change == "code":
+            await bench.set_code("loop", FOREVER.replace("n}", "n + 1}"))
+        else:
+            await bench.set_job("a", "loop", data={"n": 2}, target=5)
+        await bench.until(P("seen.run"), lambda item: item.get("value") == {"n": 2})
+
+
+async def test_clearing_the_target_cancels(bench: RunnerBench) -> None:
+    await bench.set_code("loop", FOREVER)
+    await bench.set_job("a", "loop", data={"n": 1})
+    async with bench.runner():
+        await bench.value("seen.run")
+        await bench.set_job("a", "loop", data={"n": 1}, target=None)
+        await bench.state("a", reason="cancelled", node=None)
+
+
+async def test_deleting_a_job_ends_it_and_its_state(bench: RunnerBench) -> None:
+    await bench.set_code("loop", FOREVER)
+    await bench.set_job("a", "loop", data={"n": 1})
+    async with bench.runner():
+        await bench.value("seen.run")
+        await bench.client.delete(bench.job_at("a"))
+        await bench.until(bench.state_at("a"), lambda item: "value" not in item)
+
+
+async def test_state_without_a_job_is_removed_at_the_start(bench: RunnerBench) -> None:
+    await bench.client.set(bench.state_at("old"), {"reason": "done"})
+    async with bench.runner():
+        await bench.until(bench.state_at("old"), lambda item: "value" not in item)
+
+
+async def test_run_cut_off_with_its_runner_is_accounted_and_starts_again(
+    bench: RunnerBench,
+) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=5)
+    cut = {"started": 50.0, "pinged": 60.0, "node": NODE, "target": 5, "tock": 1, "backoff": 0}
+    await bench.client.set(bench.state_at("a"), cut)
+    async with bench.client.watch(bench.state_at("a"), max_depth=0) as changes:
+        async with bench.runner():
+            await bench.state("a", reason="done", result=1)
+        seen = [(await anext(changes)).value for _ in range(3)]
+    assert [state["reason"] for state in seen] == ["interrupted", None, "done"]
+    assert [state["backoff"] for state in seen] == [1, 1, 0]
+    assert seen[0]["stopped"] == 60.0
+
+
+async def test_target_in_the_future_waits_for_the_wall_clock_to_be_set(bench: RunnerBench) -> None:
+    clock = bench.clock
+    target = clock.wall_s()
+    clock.set_wall(100.0)  # a board without a clock battery
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=target)
+    async with bench.runner():
+        await bench.state("a", computed=target)
+        await clock.waited_for(10)  # it looks whether the wall clock was set
+        await clock.advance(30)
+        assert (await bench.client.get(bench.state_at("a"))).value["started"] is None
+        clock.set_wall(target + 3)
+        await clock.advance(30)
+        await bench.state("a", reason="done")
+
+
+async def test_ok_after_clears_the_error_of_a_running_job(bench: RunnerBench) -> None:
+    await bench.set_code("loop", "if n: raise ValueError('no')\nawait _self.sleep(1e6)")
+    await bench.set_job("a", "loop", data={"n": 1})
+    async with bench.runner():
+        await bench.state("a", backoff=1)
+        await bench.set_job("a", "loop", data={"n": 0}, ok_after=30)
+        await bench.state("a", node=NODE, backoff=1)
+        await bench.clock.waited_for(30)
+        await bench.clock.advance(31)
+        await bench.state("a", node=NODE, backoff=0)
+        (tock,) = await bench.client.list(places.ERRORS / NODE)
+        await bench.until(places.ERRORS / NODE / tock, lambda item: item.value["resolved"])
+
+
+BAD_CODE = [
+    ("retrn 1", "line 1: invalid syntax"),
+    ("return object()", "object cannot be stored"),
+    ("raise SystemExit(3)", "it called exit with 3"),
+    ("return n", "needs the variables n"),
+    ("async with anyio.create_task_group(): pass", "NameError"),
+    ("yield 1", "has a `yield`"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_CODE)
+async def test_bad_code_is_a_stored_error(bench: RunnerBench, text: str, message: str) -> None:
+    await bench.set_code("bad", text, vars=["n"] if "return n" in text else [])
+    await bench.set_job("a", "bad")
+    async with bench.runner():
+        await bench.state("a", reason="failed", backoff=1)
+    (fault,) = await bench.faults()
+    assert message in fault["message"]
+    (tock,) = await bench.client.list(places.ERRORS / NODE)
+    detail = (await bench.client.get(places.ERRORS / NODE / tock / NODE)).value
+    assert "kvedge" not in detail["trace"]
+
+
+async def test_bad_entry_is_told_and_others_go_on(bench: RunnerBench) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.client.set(bench.job_at("a"), {"code": P("one"), "target": 0, "delay": "long"})
+    await bench.set_job("b", "one")
+    async with bench.runner():
+        await bench.state("b", reason="done")
+        (fault,) = await bench.faults()
+        assert "delay is 'long'" in fault["message"]
+        await bench.set_job("a", "one")
+        await bench.state("a", reason="done")
+        (fault,) = await bench.faults()
+        assert fault["resolved"]
+
+
+async def test_required_module_is_imported_and_its_change_restarts(bench: RunnerBench) -> None:
+    await bench.set_module("lib.calc", "FACTOR = 2\ndef twice(x): return FACTOR * x")
+    text = "from lib.calc import twice\nawait _self.set('seen', twice(4))\nawait _self.sleep(1e6)"
+    await bench.set_code("use", text, requires=["lib.calc"])
+    await bench.set_job("a", "use")
+    async with bench.runner():
+        assert await bench.value("seen") == 8
+        await bench.set_module("lib.calc", "def twice(x): return 20 * x")
+        await bench.until(P("seen"), lambda item: item.get("value") == 80)
+
+
+async def test_thread_is_waited_for_before_the_job_starts_again(bench: RunnerBench) -> None:
+    text = "_self.set('seen', n)\ntry:\n    _self.sleep(1e6)\nfinally:\n    print('over', n)"
+    await bench.set_code("slow", text, is_async=False)
+    await bench.set_job("a", "slow", data={"n": 1})
+    async with bench.runner():
+        await bench.until(P("seen"), lambda item: item.get("value") == 1)
+        await bench.set_job("a", "slow", data={"n": 2})
+        await bench.until(P("seen"), lambda item: item.get("value") == 2)
+        assert bench.echoed == [("a", "over 1")]
+
+
+async def test_all_jobs_keep_their_state_per_node(bench: RunnerBench) -> None:
+    await bench.set_code("one", "return 1")
+    job = {"code": P("one"), "data": {}, "target": 0}
+    await bench.client.set(places.jobs_at("all", node=NODE, group="default") / "a", job)
+    async with bench.runner(placement="all"):
+        path = P(":.kv.state.all.test1.default.a")
+        await bench.until(path, lambda item: (item.get("value") or {}).get("reason") == "done")
+
+
+async def test_lost_server_ends_the_runner_with_a_link_error(bench: RunnerBench) -> None:
+    from kvedge.errors import LinkError
+    from kvedge.runner.supervisor import run
+
+    await bench.set_code("loop", FOREVER)
+    await bench.set_job("a", "loop", data={"n": 1})
+    async with open_client(bench.client.endpoint) as doomed, anyio.create_task_group() as tasks:
+        caught: list[LinkError] = []
+
+        async def serve() -> None:
+            try:
+                await run(doomed, node=NODE, clock=bench.clock, name="doomed")
+            except LinkError as error:
+                caught.append(error)
+
+        tasks.start_soon(serve)
+        await bench.value("seen.run")
+        await doomed.link.aclose()
+    assert caught
+    await bench.client.delete(P("seen.run"))
+    async with bench.runner():  # finds the run cut off
+        await bench.value("seen.run")
