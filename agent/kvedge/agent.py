@@ -20,7 +20,7 @@ from typing import Any
 from kvedge.clock import SystemClock
 from kvedge.runner.main import RunnerSettings, run_process
 from kvedge.runner.processes import ForkServer, keep_running
-from kvedge.runner.supervisor import one_error
+from kvedge.runner.waiting import one_error
 from kvedge.server.server import Server, feed_watchdog, run_server
 from kvedge.server.settings import ServerSettings
 from kvedge.transport.systemd import ServiceManager

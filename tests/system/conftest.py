@@ -27,7 +27,11 @@ class Wire:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(str(path))
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False)
 
     def send(self, data: bytes) -> None:
@@ -91,7 +95,9 @@ class KvServer:
     @property
     def environ(self) -> dict[str, str]:
         """No configuration but the command line's."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ
+        }
         return kept | {"HOME": str(self.home), "KV_CONFIG": os.devnull}
 
     def start(

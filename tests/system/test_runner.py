@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -101,6 +102,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_running(state: Any) -> bool:
+    """Tell whether a state is that of a job which runs."""
+    return bool(state["node"])
+
+
+def is_later(started: float, state: Any) -> bool:
+    """Tell whether a state is that of a later run."""
+    return bool(state["started"] > started)
+
+
 @pytest.fixture
 def agent(kv: File, tmp_path: File) -> Iterator[Agent]:
     made = Agent(kv, tmp_path)
@@ -119,34 +130,33 @@ def test_set_job_runs_at_once(agent: Agent) -> None:
 
 def test_run_cut_off_with_the_agent_is_accounted_and_goes_on(agent: Agent) -> None:
     agent.set_job("loop", LOOP)
-    before = agent.state("loop", lambda state: state["node"] == NODE)
+    before = agent.state("loop", is_running)
     runner = agent.runner_pid()
     agent.end(signal.SIGKILL)
     until(lambda: not is_alive(runner))
     agent.start()
-    after = agent.state("loop", lambda state: state["started"] > before["started"])
+    after = agent.state("loop", functools.partial(is_later, before["started"]))
     assert (after["node"], after["backoff"]) == (NODE, 1)
 
 
 def test_runner_that_dies_leaves_the_server_alone_and_comes_back(agent: Agent) -> None:
     agent.set_job("loop", LOOP)
-    before = agent.state("loop", lambda state: state["node"] == NODE)
+    before = agent.state("loop", is_running)
     os.kill(agent.runner_pid(), signal.SIGKILL)
-    after = agent.state("loop", lambda state: state["started"] > before["started"])
+    after = agent.state("loop", functools.partial(is_later, before["started"]))
     assert after["backoff"] == 1
 
 
 def test_clean_stop_is_no_interruption(agent: Agent) -> None:
     agent.set_job("loop", LOOP)
     agent.set_job("stuck", "import time\ntime.sleep(600)", is_async=False)
-    before = agent.state("loop", lambda state: state["node"] == NODE)
-    agent.state("stuck", lambda state: state["node"] == NODE)
+    before = {tail: agent.state(tail, is_running)["started"] for tail in ("loop", "stuck")}
     begin_s = time.monotonic()
     assert agent.end(signal.SIGTERM) == 0
     assert time.monotonic() - begin_s < 5
     agent.start()
-    for tail in ("loop", "stuck"):
-        after = agent.state(tail, lambda state: state["started"] > before["started"])
+    for tail, started in before.items():
+        after = agent.state(tail, functools.partial(is_later, started))
         assert (after["node"], after["backoff"]) == (NODE, 0)
 
 

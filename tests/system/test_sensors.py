@@ -212,13 +212,24 @@ def test_owserver_that_goes_is_told_and_comes_back(reading: Board, owserver: Ows
     reading.wait_for_state("ok", A, B)
 
 
+def test_owserver_that_hangs_leaves_no_old_value(reading: Board, owserver: Owserver) -> None:
+    path = reading.temperature(A)["path"]
+    owserver.freeze()
+    reading.wait_for_state("stale", A, B)
+    assert "no reading for" in reading.temperature(A)["reason"]
+    assert not reading.has(path)
+    owserver.thaw()
+    reading.wait_for_state("ok", A, B)
+
+
 def test_job_may_be_set_up_before_the_owserver_runs(board: Board, owserver: Owserver) -> None:
     owserver.stop()
     server = f"{owserver.host}:{owserver.port}"
     board.kv(f"run -n board1 set -c @onewire -v server {server} -e interval_s 0.5 -t 0 onewire")
-    time.sleep(1)
+    board.wait_for(lambda _: "Connection refused" in board.kv("error list"))
     owserver.start()
     board.wait_for_state("ok", A, B)
+    board.wait_for(lambda _: "Connection refused" not in board.kv("error list"))
 
 
 def test_commands_of_the_howto(board: Board, owserver: Owserver, project_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real server process: killed, ended, refused, on bad disks, fed garbage, read slowly, watched."""
+"""A real server process: killed, refused, on bad disks, fed garbage, read slowly, watched over."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import asyncio
 import itertools
 import os
 import random
-import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 
 from kvedge import limits
@@ -27,7 +26,7 @@ from kvedge.model.path import Path as KvPath
 from kvedge.model.value import packb
 from kvedge.server.server import feed_watchdog, run_server
 from kvedge.server.settings import ServerSettings
-from kvedge.storage import disk, frames
+from kvedge.storage import frames
 from kvedge.storage.frames import Header, Kind
 from kvedge.transport.systemd import ServiceManager
 
@@ -136,15 +135,15 @@ def test_twenty_kills_under_load_lose_nothing_acknowledged(
     with server.connect() as client:
         account.check(client)
     assert ticks == sorted(set(ticks))
-    assert "damaged" not in server.log()
+    assert "are damaged" not in server.log()
 
 
 @pytest.fixture
 def chance() -> random.Random:
     """Random numbers; the seed is in the test's output."""
-    seed = random.randrange(1 << 32)  # noqa: S311
+    seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201
-    return random.Random(seed)  # noqa: S311
+    return random.Random(seed)
 
 
 def test_an_end_under_load_is_clean(new_server: Callable[..., Any]) -> None:
@@ -164,7 +163,10 @@ def test_an_end_under_load_is_clean(new_server: Callable[..., Any]) -> None:
     assert code == 0
     assert took_s < 2
     assert not server.socket.exists()
-    assert server.lines()[-2:] == ["INFO:kvedge.agent:told to stop", "INFO:kvedge.server.server:stopped"]  # noqa: E501
+    assert server.lines()[-2:] == [
+        "INFO:kvedge.agent:told to stop",
+        "INFO:kvedge.server.server:stopped",
+    ]
     server.start()
     with server.connect() as client:
         account.check(client)
@@ -248,13 +250,13 @@ def test_a_file_that_is_no_socket_is_left_alone(new_server: Callable[..., Any]) 
     assert server.socket.read_text() == "mine"
 
 
-def test_an_address_of_somebody_else(kv_server: Any, free_port: int) -> None:
+def test_an_address_of_somebody_else(new_server: Callable[..., Any], free_port: int) -> None:
+    server = new_server()
     with socket.create_server(("127.0.0.1", free_port)):
-        code, said = kv_server.refused(
-            "--dir", kv_server.home / "other", "--listen", f"127.0.0.1:{free_port}"
-        )
+        code, said = server.refused("--listen", f"127.0.0.1:{free_port}")
     assert code != 0
     assert "in use" in one_line(said)
+    assert not server.socket.exists()
 
 
 def test_a_journal_of_another_network(new_server: Callable[..., Any]) -> None:
@@ -279,7 +281,7 @@ def test_a_journal_of_a_newer_version(
     before = journal.read_bytes()
     code, said = server.refused()
     assert code != 0
-    assert "version 2" in one_line(said)
+    assert "by a newer version" in one_line(said)
     assert journal.read_bytes() == before
 
 
@@ -287,9 +289,11 @@ def test_a_journal_that_is_something_else(new_server: Callable[..., Any]) -> Non
     server = new_server()
     server.data.mkdir()
     (server.data / "journal-00000001.kvj").write_bytes(b"my diary " * 100)
-    server.start()  # nothing of it verifies, so all of it is told as lost
-    assert "journal-00000001.kvj" in server.log()
-    assert "lost" in server.log()
+    server.start()
+    assert "journal-00000001.kvj ends with 900 bytes" in server.log()
+    with server.connect() as client:
+        client.set("a", 1)
+    assert (server.data / "journal-00000001.kvj").read_bytes() == b"my diary " * 100
 
 
 def test_a_damaged_journal_costs_what_is_damaged(new_server: Callable[..., Any]) -> None:
@@ -308,7 +312,7 @@ def test_a_damaged_journal_costs_what_is_damaged(new_server: Callable[..., Any])
     with server.connect() as client:
         assert client.list("d") == [i for i in range(50) if i != 25]
         client.set(KvPath("d", 25), "again")
-    told = next(line for line in server.lines() if "damaged" in line)
+    told = next(line for line in server.lines() if "are damaged" in line)
     assert told.startswith("ERROR:")
     assert journal.name in told
     offset = int(told.partition("at byte ")[2].split()[0])
@@ -336,10 +340,10 @@ class SmallDisk:
     def path(self) -> Path:
         return Path(f"/proc/{self.server.pid}/root{self.server.data}")
 
-    def remount(self, how: str) -> None:
-        words = ["--mount", "mount", "-o", f"remount,{how}", str(self.server.data)]
-        command = ["nsenter", "--target", str(self.server.pid), *self._enter, *words]
-        assert os.spawnvp(os.P_WAIT, command[0], command) == 0
+    def run(self, *words: object) -> None:
+        """Run a command in the namespace."""
+        enter = ["nsenter", "--target", str(self.server.pid), *self._enter, "--mount"]
+        subprocess.run([*enter, *map(str, words)], check=True)
 
     def fill(self) -> Path:
         filler = self.path / "filler"
@@ -376,9 +380,7 @@ def test_a_disk_that_fills_up(new_server: Callable[..., Any]) -> None:
         assert client.list("f") == list(range(count))
         assert client.get("kept").value == 1
         with pytest.raises(WriteRefused):
-            client.set("kept", 2)
-        with pytest.raises(WriteRefused):
-            client.delete_tree(":")
+            client.set("kept", "x" * 200)
         assert client.get("kept").value == 1
 
         filler.unlink()
@@ -391,17 +393,18 @@ def test_a_disk_that_fills_up(new_server: Callable[..., Any]) -> None:
 
 
 def test_a_disk_that_turns_read_only(new_server: Callable[..., Any]) -> None:
+    """An empty file system that is read-only covers the directory for a while."""
     server = new_server()
     small = SmallDisk(server)
     server.start(prefix=small.prefix)
     with server.connect() as client:
-        client.set("kept", 1)
-        # A file that is open for writing keeps the file system from changing: end the segment.
-        with pytest.raises(WriteRefused):
-            small.fill()
-            set_until_refused(client)
-            client.set("kept", "x" * 5000)
-        assert client.get("kept").value == 1
+        small.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", server.data)
+        with pytest.raises(WriteRefused, match="Read-only file system"):
+            client.set("a", 1)
+        assert "value" not in client.get("a")
+        small.run("umount", server.data)
+        client.set("a", 2)
+        assert client.get("a").value == 2
 
 
 def test_a_start_on_a_disk_that_is_read_only(new_server: Callable[..., Any]) -> None:
@@ -472,10 +475,8 @@ def test_bad_input(kv_server: Any) -> None:
         for name, (data, words) in ENDINGS.items():
             with closing(kv_server.wire()) as wire:
                 wire.next()
-                try:
+                with suppress(BrokenPipeError, ConnectionResetError):  # it may have heard enough
                     wire.send(data)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # it has heard enough
                 told = wire.rest()
                 assert told, name
                 assert words in told[-1]["error"], name
@@ -525,9 +526,7 @@ def test_a_client_that_asks_for_much_and_reads_nothing(kv_server: Any) -> None:
             with pytest.raises(TimeoutError):  # it is not even read to the end
                 wire.send(b"".join(asked) * 20)
         streams = kv_server.wire()
-        streams.send(
-            b"".join(request("get_tree", seq, path=("big",)) for seq in range(1, 100))
-        )
+        streams.send(b"".join(request("get_tree", seq, path=("big",)) for seq in range(1, 100)))
         for _ in range(20):
             assert client.get(KvPath("big", 1)).value
         assert kv_server.rss_kb() - before_kb < GROWTH_MAX_KB
@@ -535,9 +534,7 @@ def test_a_client_that_asks_for_much_and_reads_nothing(kv_server: Any) -> None:
 
 def test_one_connection_too_many(kv_server: Any) -> None:
     wires = [kv_server.wire() for _ in range(limits.CONNECTIONS_MAX)]
-    for wire in wires:
-        greeting = wire.next()
-        assert greeting["seq"] == 0
+    assert all("error" not in wire.next() for wire in wires)
     late = kv_server.wire().rest()
     assert len(late) == 1
     assert "at most 256 connections" in late[0]["error"]
@@ -549,8 +546,6 @@ def test_one_connection_too_many(kv_server: Any) -> None:
             return greeting is not None and "error" not in greeting
 
     wait_until(is_free, "a place that is free again")
-    with pytest.raises(AssertionError):
-        assert "Traceback" in kv_server.log()
 
 
 # --- slow readers -----------------------------------------------------------------------------
@@ -604,7 +599,7 @@ def test_a_watcher_that_does_not_read(kv_server: Any) -> None:
             last = (*last[: item["depth"]], *item["path"])
             path = KvPath(*last)
             is_conflated = bool(item.get("conflated"))
-            assert item["tock"] > tocks.get(path, 0) or (is_conflated and item["tock"] == tocks[path])
+            assert item["tock"] > tocks.get(path, 0) - is_conflated
             tocks[path] = item["tock"]
             marked += is_conflated
             if "value" in item:
@@ -682,13 +677,11 @@ async def test_the_watchdog_is_not_fed_while_the_journal_is_stuck(
         may_sync.wait(PATIENCE_S)
         sync(descriptor)
 
-    manager = ServiceManager(
-        {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "150000"}
-    )
+    manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "150000"})
     settings = ServerSettings("alpha", directory=str(tmp_path / "data"))
     async with run_server(settings, clock=SystemClock()) as server, asyncio.TaskGroup() as tasks:
         await server.write_initial(packb(1))
-        monkeypatch.setattr(disk.os, "fdatasync", hang)
+        monkeypatch.setattr(os, "fdatasync", hang)
         writing = tasks.create_task(server.write_initial(packb(2)))
         await asyncio.to_thread(is_stuck.wait, PATIENCE_S)
         feeding = tasks.create_task(feed_watchdog(server, manager))
@@ -717,7 +710,6 @@ def test_the_log_has_one_line_per_change_of_state(new_server: Callable[..., Any]
             assert len(list(client.get_tree("a"))) == 50
             client.delete_tree("a")
     server.terminate()
-    said = [line.rpartition(": ")[0] or line for line in server.lines()]
     said = [" ".join(line.split()[:2]) for line in server.lines()]
     assert [line for line in said if "clock" not in line] == [
         "INFO:kvedge.server.server:node alpha",
@@ -725,9 +717,3 @@ def test_the_log_has_one_line_per_change_of_state(new_server: Callable[..., Any]
         "INFO:kvedge.agent:told to",
         "INFO:kvedge.server.server:stopped",
     ]
-
-
-def test_tools_are_there() -> None:
-    """The tests of disks need them; Debian has them in util-linux."""
-    assert all(map(shutil.which, ("unshare", "nsenter", "mount")))
-    assert msgpack.version

@@ -33,9 +33,9 @@ def _is_foreign(directory: Path) -> bool:
 
 def _files(directory: Path) -> Iterator[Path]:
     for child in sorted(directory.iterdir()):
-        if not child.is_dir():
+        if child.is_file():
             yield child
-        elif not _is_foreign(child):
+        elif child.is_dir() and not _is_foreign(child):
             yield from _files(child)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 
 import anyio
 
+from kvedge.cli import exits
 from kvedge.cli.connection import Session, endpoints
 from kvedge.cli.either_order import say
 from kvedge.cli.jobs import Runner
@@ -17,6 +18,7 @@ from kvedge.clock import SystemClock
 from kvedge.config.connect import connect_settings
 from kvedge.errors import AgentError
 from kvedge.runner import supervisor
+from kvedge.runner.main import exit_past_threads
 
 
 def run_in_foreground(session: Session, runner: Runner) -> None:
@@ -28,7 +30,9 @@ def run_in_foreground(session: Session, runner: Runner) -> None:
         KeyboardInterrupt: It was SIGINT.
     """
     set_up_logging(verbose=session.verbose, environ=session.environ)
-    if anyio.run(_run, session, runner) == signal.SIGINT:
+    ended_by = anyio.run(_run, session, runner)
+    exit_past_threads(exits.INTERRUPTED if ended_by == signal.SIGINT else exits.DONE)
+    if ended_by == signal.SIGINT:
         raise KeyboardInterrupt
 
 

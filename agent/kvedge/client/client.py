@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -197,7 +197,7 @@ class Client:
         min_depth: int = 0,
         max_depth: int | None = None,
         nchain: int = 0,
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """Yield the entries at and below a path, in order, their paths relative to it.
 
         Whoever may leave the loop early does so inside of `contextlib.aclosing`.

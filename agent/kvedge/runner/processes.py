@@ -60,6 +60,7 @@ RESTART_MAX_S = 30.0
 _RESTART_FIRST_S = 0.1
 
 _STDERR = 2
+_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGTERM)
 _LENGTH = struct.Struct(">I")
 _CRASHED = 70  # EX_SOFTWARE
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -190,9 +191,11 @@ class _Nursery:
             self._is_over = True
             return
         nursery = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if not pid:
             self._become(entry, options, nursery)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         self._children.add(pid)
         _write(self._reports, (number, pid))
 
@@ -200,9 +203,11 @@ class _Nursery:
         """Be a child: forget what the fork server is, and do what was asked."""
         code = _CRASHED
         try:
+            # Signals are held back until here: a SIGTERM must not meet the handler of before.
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGTERM):
+            for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.setpgid(0, 0)
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() == nursery:  # else it died before the kernel knew our wish
@@ -268,10 +273,12 @@ class Child:
 
     Attributes:
         pid: Its process id.
+        is_wanted: False where nobody waited long enough to hear of it.
     """
 
     def __init__(self, server: ForkServer) -> None:
         self.pid = 0
+        self.is_wanted = True
         self._server = server
         self._is_started = anyio.Event()
         self._is_gone = anyio.Event()
@@ -350,7 +357,7 @@ class ForkServer:
             self.close()
 
     async def spawn(self, entry: str, options: Mapping[str, Any]) -> Child:
-        """Start a process.
+        """Start a process.  Where this is cancelled, the process is told to end.
 
         Args:
             entry: Which of the entries.
@@ -363,7 +370,10 @@ class ForkServer:
         self._number += 1
         self._asked[self._number] = child
         self._send((self._number, entry, dict(options)))
-        await child.begun()
+        try:
+            await child.begun()
+        finally:
+            child.is_wanted = bool(child.pid)
         if not child.pid:
             raise Disconnected("the fork server is gone")
         return child
@@ -401,6 +411,8 @@ class ForkServer:
         if number:
             child = self._living[pid] = self._asked.pop(number)
             child.started(pid)
+            if not child.is_wanted:
+                child.kill(signal.SIGTERM)
         else:
             self._living.pop(pid).gone(status)
 

@@ -27,7 +27,7 @@ def parse_address(text: str) -> tuple[str, int]:
         return path, 0
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise BadSetting(text, "an address is 'unix:PATH' or 'HOST:PORT'")
     return host, int(port)
 

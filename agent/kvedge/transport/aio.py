@@ -155,7 +155,9 @@ async def listen(address: str, handler: Callable[[], Handler]) -> Listener:
     try:
         if is_unix(address):
             return await _listen_unix(loop, Path(host), handler)
-        server = await loop.create_server(lambda: Link(handler()), host, port)
+        server = await loop.create_server(
+            lambda: Link(handler()), host, port, backlog=limits.CONNECTIONS_MAX
+        )
     except OSError as error:
         why = error.strerror or os.strerror(error.errno or 0)
         raise BadSetting(address, f"cannot listen there: {why}") from error
@@ -169,7 +171,9 @@ async def _listen_unix(
     _clear_way(path)
     before = os.umask(0o117)
     try:
-        server = await loop.create_unix_server(lambda: Link(handler()), path)
+        server = await loop.create_unix_server(
+            lambda: Link(handler()), path, backlog=limits.CONNECTIONS_MAX
+        )
     finally:
         os.umask(before)
     with contextlib.suppress(KeyError, PermissionError):

@@ -182,4 +182,4 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _padded(text: str, width: int, colour: str | None) -> str:
     padded = text.ljust(width)
-    return click.style(padded, fg=colour, bold=colour == "red") if colour else padded
+    return click.style(padded, fg=colour, bold=colour == "red" or None) if colour else padded

@@ -5,8 +5,7 @@ from __future__ import annotations
 import select
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 
 import click
 
@@ -26,6 +25,7 @@ _NONE_YET = (
     "  kv run -n NODE set -c @host -t 0 host"
 )
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"  # a long reason is cut at the edge
 
 
 def _take_json(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 -- click's callback
@@ -132,7 +132,8 @@ def _screen(rows: list[Row]) -> str:
         rows = sorted(rows, key=lambda row: row.state is State.OK)
     end = f"  {hidden} more do not fit." if hidden > 0 else ""
     lines = [*table(rows[:height]), summary(rows) + end] if rows else [_NONE_YET]
-    return _HOME + f"{_CLEAR_LINE}\n".join(lines) + _CLEAR_LINE + _CLEAR_BELOW
+    text = f"{_CLEAR_LINE}\n".join(lines)
+    return f"{_NO_WRAP}{_HOME}{text}{_CLEAR_LINE}{_CLEAR_BELOW}{_WRAP}"
 
 
 def _rows(client: SyncClient, node: str | None) -> list[Row]:
@@ -258,9 +259,12 @@ def _change(
     """Store a wish; what is None stays as it is."""
     if gain == 0:
         raise BadSetting("--gain", "with 0 the sensor would say nothing")
-    given = {"path": path, "offset": offset, "gain": gain}
-    wanted: Mapping[str, object] = {n: value for n, value in given.items() if value is not None}
-    binding = replace(_binding(client, key), **wanted)  # type: ignore[arg-type]  # fields of it
+    held = _binding(client, key)
+    binding = Binding(
+        path=held.path if path is None else path,
+        offset=held.offset if offset is None else offset,
+        gain=held.gain if gain is None else gain,
+    )
     client.set(BINDINGS + key, Binding.from_value(binding.to_value()).to_value())
 
 
@@ -302,9 +306,11 @@ def _refuse_taken(client: SyncClient, path: Path, key: Path) -> None:
     users = {other: record.path for other, record in _records(client, None)}
     for item in client.get_tree(BINDINGS):
         try:
-            users[item.path] = Binding.from_value(item.value).path or users.get(item.path, path)
+            bound = Binding.from_value(item.value).path
         except BadSetting:
-            continue
+            continue  # the job passes over it, too
+        if bound is not None:
+            users[item.path] = bound
     for other, taken in users.items():
         if other != key and taken == path:
             raise ConflictError(f"{path} is where {_name(other)} of {other[0]!s} goes")

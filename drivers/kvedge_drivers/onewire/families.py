@@ -17,27 +17,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kvedge.errors import BadReading
+from kvedge_drivers.quantity import Channel
 
 _SCRATCHPAD_BYTES = 9
 _ROM_BYTES = 8
 _CELSIUS_MIN, _CELSIUS_MAX = -55.0, 125.0  # the range of all five chips
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One quantity that a device measures.
-
-    Attributes:
-        name: The channel below its device, such as "temperature".
-        unit: As in the table of units.
-        device_class: What kind of quantity it is.
-        precision_digits: Digits behind the point that are worth showing.
-    """
-
-    name: str
-    unit: str
-    device_class: str
-    precision_digits: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from kvedge.job import JobContext
 from kvedge_drivers.onewire.families import FAMILIES, family_of, temperature_celsius
 from kvedge_drivers.onewire.pyownet_port import DEFAULT_PORT, DEFAULT_TIMEOUT_S, PyownetPort
 from kvedge_drivers.ports import OneWirePort
-from kvedge_drivers.quantity import Channel, Reading
+from kvedge_drivers.quantity import Reading
 from kvedge_drivers.readings import parameters
 from kvedge_drivers.readings.loop import publish_readings
 from kvedge_drivers.readings.tracking import Origin
@@ -96,7 +96,7 @@ class Thermometers:
             result = lost or await self._read(address)
             if isinstance(result, PortUnavailable):
                 lost = result  # not asked again for each of the others: they would wait as long
-            readings.append(Reading(address, _channel(address), result))
+            readings.append(Reading(address, FAMILIES[address[:2]].channels[0], result))
         return readings
 
     async def _read(self, address: str) -> float | DriverError:
@@ -104,16 +104,6 @@ class Thermometers:
             return temperature_celsius(address, await self._port.read(address, "scratchpad"))
         except DriverError as error:
             return error
-
-
-def _channel(address: str) -> Channel:
-    described = FAMILIES[address[:2]].channels[0]
-    return Channel(
-        described.name,
-        described.unit,
-        described.device_class,
-        precision_digits=described.precision_digits,
-    )
 
 
 async def run(job: JobContext, data: Mapping[str, Any]) -> object:

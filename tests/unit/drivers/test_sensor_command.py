@@ -173,6 +173,15 @@ def test_bind_where_another_is(run: Run) -> None:
     run(f"bind {A}.temperature cellar")
 
 
+def test_bind_where_another_that_is_not_there_yet_will_be(run: Run, kv: SyncClient) -> None:
+    kv.set(BINDINGS + ("beta", "x", "y"), {"path": "cellar"})
+    kv.set(BINDINGS + ("beta", "x", "z"), {"offset": 1})
+    kv.set(BINDINGS + ("beta", "x", "wrong"), {"path": ""})
+    with pytest.raises(ConflictError, match=r"x\.y of beta"):
+        run(f"bind {A}.temperature cellar")
+    run(f"bind {A}.temperature attic")
+
+
 def test_unbind(run: Run, kv: SyncClient) -> None:
     run(f"bind {A}.temperature cellar")
     run(f"unbind {A}.temperature")

@@ -52,11 +52,19 @@ def sleep_with_child(options: Mapping[str, Any]) -> int:
     return 0
 
 
+def leave_child(options: Mapping[str, Any]) -> int:
+    """End, and leave a process behind."""
+    inner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    return 0 if Path(options["file"]).write_text(str(inner.pid)) else 1
+
+
 def open_files(options: Mapping[str, Any]) -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-ENTRIES = {f.__name__: f for f in (exit_with, crash, sleep, sleep_with_child, open_files)}
+ENTRIES = {
+    f.__name__: f for f in (exit_with, crash, sleep, sleep_with_child, leave_child, open_files)
+}
 
 
 @pytest.fixture
@@ -87,7 +95,10 @@ async def pids_in(file: Path) -> list[int]:
 
 
 def _text_of(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
+    try:
+        return file.read_text()
+    except OSError:  # not there yet, or a process that is gone
+        return ""
 
 
 def is_alive(pid: int) -> bool:
@@ -96,6 +107,16 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def children_of(parent: int) -> list[str]:
+    """Return the pids of a process's children."""
+    stats = [_text_of(file) for file in Path("/proc").glob("[0-9]*/stat")]
+    return [stat.split()[0] for stat in stats if _parent_in(stat) == str(parent)]
+
+
+def _parent_in(stat: str) -> str:
+    return stat.rpartition(")")[2].split()[1] if stat else ""
 
 
 async def is_dead(*pids: int) -> bool:
@@ -134,6 +155,12 @@ async def test_kill_takes_what_the_child_has_started(server: ForkServer, tmp_pat
     child.kill(signal.SIGKILL)
     assert await child.wait() == -signal.SIGKILL
     assert await is_dead(inner)
+
+
+async def test_end_of_a_child_takes_what_it_has_left(server: ForkServer, tmp_path: Path) -> None:
+    child = await server.spawn("leave_child", {"file": str(tmp_path / "pid")})
+    assert await child.wait() == 0
+    assert await is_dead(*await pids_in(tmp_path / "pid"))
 
 
 async def test_end_of_the_block_ends_all(tmp_path: Path) -> None:
@@ -197,6 +224,15 @@ anyio.run(main)
         pids = await pids_in(tmp_path / "pid")
         agent.kill()
     assert await is_dead(*pids)
+
+
+async def test_child_of_a_cancelled_spawn_is_ended(server: ForkServer, tmp_path: Path) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await server.spawn("sleep", {"file": str(tmp_path / "pid")})
+    child = await server.spawn("exit_with", {"code": 0})  # the other one was made before it
+    await child.wait()
+    assert await until(lambda: not children_of(server.pid))
 
 
 async def test_too_long_options_are_refused(server: ForkServer) -> None:

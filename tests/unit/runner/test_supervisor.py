@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import anyio
 import pytest
 
 from kvedge.client.client import open_client
 from kvedge.model.path import P
-from kvedge.runner import places
+from kvedge.runner import execution, places
 from kvedge.testing.runner import NODE, RunnerBench
 
 FOREVER = 'await _self.set("seen.run", {"n": n})\nasync for msg in _info: pass'
@@ -242,6 +245,33 @@ async def test_required_module_is_imported_and_its_change_restarts(bench: Runner
         assert await bench.value("seen") == 8
         await bench.set_module("lib.calc", "def twice(x): return 20 * x")
         await bench.until(P("seen"), lambda item: item.get("value") == 80)
+
+
+async def test_thread_that_cannot_be_stopped_holds_up_the_next_run(
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    release = threading.Event()
+
+    def stuck(job: Any, data: Any) -> None:
+        seen.append(data["n"])
+        release.wait(10)
+
+    monkeypatch.setattr(execution, "load_installed", {"stuck": stuck}.__getitem__)
+    await bench.set_job("a", "@stuck", data={"n": 1})
+    async with bench.runner():
+        await bench.state("a", node=NODE)
+        with anyio.fail_after(10):
+            while not seen:
+                await anyio.wait_all_tasks_blocked()
+        await bench.set_job("a", "@stuck", data={"n": 2})
+        await bench.client.get("settle")
+        await anyio.wait_all_tasks_blocked()
+        state = (await bench.client.get(bench.state_at("a"))).value
+        assert (seen, state["node"]) == ([1], NODE)
+        release.set()
+        await bench.state("a", reason="done")
+    assert seen == [1, 2]
 
 
 async def test_thread_is_waited_for_before_the_job_starts_again(bench: RunnerBench) -> None:

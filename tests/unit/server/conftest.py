@@ -157,6 +157,12 @@ def server() -> HandServer:
 
 
 @pytest.fixture
+def client_of() -> Callable[[Any], Client]:
+    """Returns a client of a server, the real one too."""
+    return Client
+
+
+@pytest.fixture
 def new_client(server: HandServer) -> Callable[[], Client]:
     """Returns one more client of it."""
     return lambda: Client(server)

@@ -391,6 +391,19 @@ def test_a_quick_reader_gets_each_change_during_the_fetch(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("at", [0, streams.CHUNK - 1, streams.CHUNK])
+def test_a_change_at_the_edge_of_what_was_fetched(
+    world: World, reader: HandReader, at: int
+) -> None:
+    world.fill(*(f"x.{i:04}" for i in range(2 * streams.CHUNK)))
+    world.watch(reader, fetch=True)
+    world.fill(f"x.{at:04}", value="new")
+    reader.run_due()
+    assert [text for text in brief(reader.read()) if text.startswith(f"x.{at:04}=")][-1:] == [
+        f"x.{at:04}=new"
+    ]
+
+
 def test_a_stopped_watch_is_silent(world: World) -> None:
     reader = HandReader()
     watch = world.watch(reader)
