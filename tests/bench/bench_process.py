@@ -32,8 +32,8 @@ def main() -> None:
     measure.heading("`kv data PATH get` as a process")
     with measure.scratch() as here, measure.kv_server(None, here / "kv.sock"):
         _ms([measure.KV, "data", "a.b", "set", "-e", ":", "1"], here / "kv.sock")
-        get = [measure.KV, "data", "a.b", "get"]
-        bare = [sys.executable, "-c", "pass"]
+        get: list[str | Path] = [measure.KV, "data", "a.b", "get"]
+        bare: list[str | Path] = [sys.executable, "-c", "pass"]
         rounds = [(_ms(get, here / "kv.sock"), _ms(bare, here / "kv.sock")) for _ in range(ROUNDS)]
         ours, python = (statistics.median(column) for column in zip(*rounds, strict=True))
         row("a bare interpreter", python, "ms")
