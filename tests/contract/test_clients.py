@@ -619,18 +619,25 @@ class TestAsync:
             assert mirror.get("c", None) is None
 
     async def test_a_mirror_fails_when_the_server_goes(self, fake_server: FakeServer) -> None:
+        """And with it the block, which may wait for something else."""
+        is_entered = anyio.Event()
+
         async def end() -> None:
             await to_thread.run_sync(fake_server.received.wait)
             fake_server.say({"seq": 1, "state": "start"})
             fake_server.say({"seq": 1, "state": "uptodate"})
-            await lowlevel.checkpoint()
+            await is_entered.wait()
             fake_server.go_away()
+
+        async def mirror() -> None:
+            async with client.mirror("a"):
+                is_entered.set()
+                await anyio.sleep(PATIENCE_S)
 
         async with open_client(fake_server.address) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(end)
             with pytest.raises(Disconnected):
-                async with client.mirror("a"):
-                    await anyio.sleep(10)
+                await mirror()
 
     async def test_a_stream_nobody_reads_holds_nobody_up(
         self, server_address: str, place: Path

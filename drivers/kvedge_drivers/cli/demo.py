@@ -180,8 +180,8 @@ def demo(*, keep: bool, seconds: float) -> int:
 
 def _stay(shown: Demonstration) -> None:
     """Go on until ^C."""
-    click.echo(f"\nIt goes on until ^C.  Elsewhere: export KV_CONFIG={shown.configuration}")
     try:
+        click.echo(f"\nIt goes on until ^C.  Elsewhere: export KV_CONFIG={shown.configuration}")
         signal.pause()
     except KeyboardInterrupt:
         click.echo()
