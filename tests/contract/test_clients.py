@@ -636,8 +636,9 @@ class TestAsync:
 
         async with open_client(fake_server.address) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(end)
-            with pytest.raises(Disconnected):
+            with pytest.raises(Disconnected) as caught:
                 await mirror()
+        assert caught.value  # the group would have swallowed a cancel that leaks
 
     async def test_a_stream_nobody_reads_holds_nobody_up(
         self, server_address: str, place: Path

@@ -117,7 +117,7 @@ class SyncClient:
 
         Args:
             path: The parent.
-            with_data: Return pairs with the value, MISSING where a child has none.
+            with_data: Return pairs, with None as the value of a child that has none.
             empty: Include children that have no value but lead to some.
         """
         fields = {"path": as_path(path).elements, "with_data": with_data, "empty": empty}
