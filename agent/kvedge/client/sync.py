@@ -10,6 +10,8 @@ iterator is closed.  This module is on the path of every short command.
 
 from __future__ import annotations
 
+from collections import deque
+
 from kvedge import limits
 from kvedge.client.endpoints import first_told
 from kvedge.client.requests import as_path, is_end, pairs, tree_fields, write_fields
@@ -42,7 +44,7 @@ class SyncClient:
         self._link = link
         self._timeout_s = timeout_s
         self._session = ClientSession()
-        self._arrived: dict[int, list[dict[str, Any]]] = {}
+        self._arrived: dict[int, deque[dict[str, Any]]] = {}
 
     @property
     def endpoint(self) -> str:
@@ -212,7 +214,7 @@ class SyncClient:
         while not self._arrived.get(seq):
             self._receive(timeout_s)
         queue = self._arrived[seq]
-        message = queue.pop(0)
+        message = queue.popleft()
         if not queue:
             del self._arrived[seq]
         return message
@@ -222,7 +224,7 @@ class SyncClient:
         if not data:
             raise Disconnected(f"the server at {self.endpoint} closed it")
         for seq, message in self._session.receive(data):
-            self._arrived.setdefault(seq, []).append(message)
+            self._arrived.setdefault(seq, deque()).append(message)
 
 
 def _raise_error(message: Mapping[str, Any]) -> None:

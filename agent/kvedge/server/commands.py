@@ -7,6 +7,7 @@ A function answers now, later (a write, when it is durable), or by a stream.  Wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from kvedge import limits
@@ -22,7 +23,7 @@ from kvedge.model import path as paths
 from kvedge.model.path import Path
 from kvedge.model.value import MISSING, Missing, packb, same, unpack
 from kvedge.protocol import messages as asked
-from kvedge.protocol.codec import packed_map, shown_chain, value_reply
+from kvedge.protocol.codec import PathShortener, packed_map, shown_chain, value_reply
 from kvedge.server.store import Pending, Store
 from kvedge.server.streams import CHUNK, TreeStream, Watch
 
@@ -72,9 +73,6 @@ class Caller(Protocol):
 
     def stop(self, seq: int) -> bool:
         """End a stream; False where there is none."""
-
-    def set_root(self, key: bytes) -> None:
-        """Take the client's paths below a key from now on."""
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -170,8 +168,7 @@ def watch(caller: Caller, seq: int, request: asked.Watch) -> None:
 
 
 def set_root(caller: Caller, seq: int, request: asked.SetRoot) -> None:
-    """Take the client's paths below one place from now on; answer with its entry."""
-    caller.set_root(request.path)
+    """Answer with the entry of the new root; the session has taken note of it."""
     _answer_entry(caller, seq, caller.store.get(request.path), request.nchain)
 
 
@@ -214,7 +211,8 @@ def set_value(caller: Caller, seq: int, request: asked.SetValue) -> None:
     store = caller.store
     old = store.newest(request.path)
     value = _check_conditions(store, old, request)
-    if request.idem and value is not MISSING and same(value, request.value):
+    is_same = request.idem and value is not MISSING and same(value, request.value)
+    if is_same and _is_settled(store, request.path):
         _answer_unchanged(caller, seq, old, request.nchain)
         return
     with_prev = request.chain is MISSING and request.prev is MISSING
@@ -225,7 +223,8 @@ def delete_value(caller: Caller, seq: int, request: asked.DeleteValue) -> None:
     """Delete a value if the conditions hold; nothing is written where there is none."""
     store = caller.store
     old = store.newest(request.path)
-    if _check_conditions(store, old, request) is MISSING:
+    is_same = _check_conditions(store, old, request) is MISSING
+    if is_same and _is_settled(store, request.path):
         _answer_unchanged(caller, seq, old, request.nchain)
         return
     with_prev = request.chain is MISSING and request.prev is MISSING
@@ -252,6 +251,11 @@ def _check_conditions(
             found="none" if value is MISSING else f"{unpack(value)!r:.60}",
         )
     return value
+
+
+def _is_settled(store: Store, key: bytes) -> bool:
+    """Tell whether nothing is under way at a key, which the disk might still refuse."""
+    return store.newest(key) is store.get(key)
 
 
 def _link_text(link: tuple[str, int] | None) -> str:
@@ -284,7 +288,8 @@ def _write(
         if error is not None:
             caller.fail(seq, error)
             return
-        fields: dict[str, Any] = {"seq": seq, "changed": True}
+        was_absent = pending.old is None or not entries.is_live(pending.old)
+        fields: dict[str, Any] = {"seq": seq, "changed": value is not MISSING or not was_absent}
         if request.nchain:
             links = store.shown_links(pending.packed) if value is not MISSING else []
             fields["chain"] = shown_chain(links, request.nchain)
@@ -314,6 +319,7 @@ class TreeDeletion:
         self._open = 0
         self._count = 0
         self._failed: AgentError | None = None
+        self._paths = PathShortener()
         if request.nchain:
             caller.send(packb({"seq": seq, "state": "start"}))
 
@@ -333,19 +339,31 @@ class TreeDeletion:
         wall_ms = self._caller.wall_ms()
         store = self._caller.store
         for key in keys:
+            old = store.newest(key)
+            done = partial(self._deleted, key, old)
             try:
-                store.write(key, MISSING, wall_ms=wall_ms, relaxed=False, done=self._deleted)
+                store.write(key, MISSING, wall_ms=wall_ms, relaxed=False, done=done)
             except AgentError as error:  # the server is about to end
                 self._failed = error
                 break
             self._open += 1
 
-    def _deleted(self, error: AgentError | None) -> None:
+    def _deleted(self, key: bytes, old: bytes | None, error: AgentError | None) -> None:
+        if self._request.nchain and old is not None and error is None:
+            self._tell(key, old)
         self._failed = self._failed or error
         self._count += error is None
         self._open -= 1
         if not self._open:
             self.go_on()
+
+    def _tell(self, key: bytes, old: bytes) -> None:
+        """Send which entry went, without its value."""
+        elements = paths.elements_of(key, len(self._request.path))
+        depth, tail = self._paths.shorten(elements)
+        chain = shown_chain(self._caller.store.shown_links(old), self._request.nchain)
+        fields = {"path": tail, "depth": depth, "tock": entries.tock_of(old), "chain": chain}
+        self._caller.send(packb({"seq": self._seq, **fields}))
 
     def _end(self) -> None:
         if self._failed and self._count:

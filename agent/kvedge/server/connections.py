@@ -210,10 +210,6 @@ class Connection:
         if isinstance(stream, Watch):
             self._server.watchers.remove(stream)
 
-    def set_root(self, key: bytes) -> None:
-        """Take the client's paths below a key from now on."""
-        self._session.root = key
-
     def close(self) -> None:
         """End the connection after what was written is out."""
         if self._link is not None:

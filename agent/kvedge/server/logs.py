@@ -154,8 +154,8 @@ class DiskLog:
         assert self._committer is not None
         if done.refused is not None:
             log.error("%s", done.refused.error)
+            self._committer.resume()  # first: the owner may submit again while it takes note
             self._owner.refuse(done.refused.first, done.refused.error)
-            self._committer.resume()
         if done.uncertain is not None:
             log.error("%s", done.uncertain.error)
             self._owner.doubt(done.uncertain.upto, done.uncertain.error)

@@ -113,7 +113,7 @@ class _FileReader:
     def _merge(self, key: bytes, packed: bytes) -> None:
         into = self._into
         old = into.entries.get(key)
-        if old is None or _rank(old, into.rids) < _rank(packed, into.rids):
+        if old is None or rank_of(old, into.rids) < rank_of(packed, into.rids):
             into.entries[key] = packed
         into.tock = max(into.tock, entries.tock_of(packed))
 
@@ -124,7 +124,7 @@ class _FileReader:
                 self._into.seen.add_range(rid, first, last)
 
 
-def _rank(packed: bytes, rids: RidTable) -> tuple[int, Rid, int]:
+def rank_of(packed: bytes, rids: RidTable) -> tuple[int, Rid, int]:
     """`Entry.rank` of a packed entry."""
     number, tick = entries.link_parts(entries.links_of(packed)[0])
     return entries.tock_of(packed), rids.rid(number), tick

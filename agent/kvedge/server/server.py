@@ -29,6 +29,12 @@ from kvedge.transport.systemd import ServiceManager
 
 log = logging.getLogger(__name__)
 
+_STUCK_AFTER_S = 2.5
+"""An idle journal beats once a second."""
+
+_BASE_GAP = 1 << 14
+"""What a power cut may take of shown ticks: relaxed writes of a second, or there were more."""
+
 _BASE_BITS = 20  # a first base below a million: short to read, unlikely to be met twice
 
 
@@ -101,7 +107,8 @@ class Server:
     def confirm(self, written_to: int, synced_to: int) -> None:
         """Make writes visible, tell watchers, answer."""
         for pending in self.store.confirm(written_to=written_to, synced_to=synced_to):
-            self.watchers.notify(pending.key, pending.packed)
+            if pending.has_won:
+                self.watchers.notify(pending.key, pending.packed)
             pending.done(None)
         self._release()
 
@@ -154,7 +161,7 @@ def _base(loaded: Loaded, node: str) -> int:
         for rid, _ in loaded.seen
         if rid.node == node
     ]
-    return max(known, default=secrets.randbits(_BASE_BITS))
+    return max(known) + _BASE_GAP if known else secrets.randbits(_BASE_BITS)
 
 
 @asynccontextmanager
@@ -201,15 +208,19 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
         log.info("stopped")
 
 
-async def feed_watchdog(server: Server, manager: ServiceManager) -> None:
+async def feed_watchdog(
+    server: Server, manager: ServiceManager, *, stuck_after_s: float = _STUCK_AFTER_S
+) -> None:
     """Feed the service manager's watchdog while loop and journal move; runs for ever."""
     interval_s = manager.watchdog_interval_s
     if interval_s is None:
         return
-    seen = -1
+    seen, moved_s = -1, 0.0
+    loop = asyncio.get_running_loop()
     while True:
         if server.beats != seen:
-            seen = server.beats
+            seen, moved_s = server.beats, loop.time()
+        if loop.time() - moved_s < max(interval_s, stuck_after_s):
             manager.alive()
         else:
             log.error("the journal does not move: the watchdog is not fed")

@@ -16,7 +16,7 @@ across a power cut.  No waiting and no I/O here: the log is handed in.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,10 +25,13 @@ from kvedge.model import entry as entries
 from kvedge.model.stamp import Dot, Rid, next_tock
 from kvedge.model.tree import Tree
 from kvedge.model.value import Missing
+from kvedge.model.vector import Vector
+from kvedge.protocol.batches import Carried
 from kvedge.server.records import (
     Loaded,
     ceiling_payload,
     preamble,
+    rank_of,
     record_payload,
     rid_payload,
 )
@@ -58,6 +61,8 @@ class Pending:
         packed: The entry to be.
         old: The packed entry that it replaces, None where there is none.
         done: Called with None when it is visible, or with the error that it met.
+        is_own: Whether it was made here, not by another server.
+        has_won: Whether the tree holds it; another server's may have come in between.
     """
 
     number: int
@@ -65,6 +70,8 @@ class Pending:
     packed: bytes
     old: bytes | None
     done: Done
+    is_own: bool = True
+    has_won: bool = False
 
 
 class Store:
@@ -74,6 +81,7 @@ class Store:
         tree: What readers see.
         rids: The numbers of rids in packed entries.
         seen: All dots this server has seen.
+        taken: Those on their way to the disk included.
     """
 
     def __init__(self, rid: Rid, base: int, loaded: Loaded, log: CommitLog) -> None:
@@ -83,6 +91,7 @@ class Store:
         self.tree.fill(loaded.entries)
         self.rids = loaded.rids
         self.seen = loaded.seen
+        self.taken = Vector().union(loaded.seen)
         self._log = log
         self._tock = self._ceiling = self._ceiling_safe = loaded.tock
         self._ceiling_number = 0
@@ -153,7 +162,34 @@ class Store:
         pending = Pending(number, key, packed, old, done)
         (self._quick if quick else self._safe).append(pending)
         self._newest[key] = packed
+        self.taken.add(Dot(self.rid, self._tick))
         return pending
+
+    def take(self, record: Carried, bases: Mapping[Rid, int]) -> None:
+        """Hand another server's record to the log, unless it is known.
+
+        It becomes visible like a relaxed write, where it wins.  The tock moves up to its own.
+        """
+        if record.dot in self.taken:
+            return
+        self.taken.add(record.dot)
+        self._tock = max(self._tock, record.tock)
+        self._raise_ceiling(record.tock, _CEILING_STEP_BLIND)
+        links = tuple(
+            entries.link(self._number_of(dot.rid, bases), dot.tick) for dot in record.chain
+        )
+        packed = entries.join(record.tock, links, record.value)
+        quick = record.tock <= self._ceiling_safe
+        number = self._log.submit(record_payload(record.key, packed), durable=not quick)
+        pending = Pending(number, record.key, packed, None, _ignore, is_own=False)
+        (self._quick if quick else self._safe).append(pending)
+
+    def _number_of(self, rid: Rid, bases: Mapping[Rid, int]) -> int:
+        known = len(self.rids)
+        number = self.rids.number(rid, bases.get(rid, 0))
+        if number == known:  # new: the segment that is open does not have it
+            self._log.submit(rid_payload(number, rid, self.rids.base(number)), vital=True)
+        return number
 
     def _own_number(self) -> int:
         if self._number is None:
@@ -163,12 +199,14 @@ class Store:
 
     def _next_tock(self, wall_ms: int | None) -> int:
         tock = next_tock(self._tock, wall_ms)
-        if tock > self._ceiling:
-            step = _CEILING_STEP_BLIND if wall_ms is None else _CEILING_STEP
-            self._ceiling = tock + step
-            self._ceiling_number = self._log.submit(ceiling_payload(self._ceiling), vital=True)
+        self._raise_ceiling(tock, _CEILING_STEP_BLIND if wall_ms is None else _CEILING_STEP)
         self._tock = tock
         return tock
+
+    def _raise_ceiling(self, tock: int, step: int) -> None:
+        if tock > self._ceiling:
+            self._ceiling = tock + step
+            self._ceiling_number = self._log.submit(ceiling_payload(self._ceiling), vital=True)
 
     def confirm(self, *, written_to: int, synced_to: int) -> list[Pending]:
         """Make the writes visible that the log now has; return them, in order.
@@ -182,12 +220,21 @@ class Store:
         ready = _take(self._quick, max(written_to, synced_to)) + _take(self._safe, synced_to)
         self._doubted -= sum(map(_is_doubted, ready))
         for pending in ready:
-            self.tree.put(pending.key, pending.packed)
+            self._settle(pending)
             if self._newest.get(pending.key) is pending.packed:
                 del self._newest[pending.key]
             number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
             self.seen.add(Dot(self.rids.rid(number), tick))
         return ready
+
+    def _settle(self, pending: Pending) -> None:
+        """Let the tree hold what wins: between stamp and disk another server's may have come."""
+        current = self.tree.get(pending.key)
+        pending.has_won = current is None or rank_of(current, self.rids) < rank_of(
+            pending.packed, self.rids
+        )
+        if pending.has_won:
+            self.tree.put(pending.key, pending.packed)
 
     def doubtful(self, up_to: int) -> list[Done]:
         """Return whom to tell that the writes up to a number are uncertain; they stay pending."""
@@ -208,9 +255,13 @@ class Store:
         self._quick = deque(p for p in self._quick if p.number < first)
         self._safe = deque(p for p in self._safe if p.number < first)
         rest = sorted((*self._quick, *self._safe), key=lambda pending: pending.number)
-        self._newest = {p.key: p.packed for p in rest}
+        self._newest = {p.key: p.packed for p in rest if p.is_own}
         self._doubted = sum(map(_is_doubted, rest))
-        self._tick -= len(failed)
+        self._tick -= sum(pending.is_own for pending in failed)
+        self.taken = Vector().union(self.seen)
+        for pending in rest:
+            number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
+            self.taken.add(Dot(self.rids.rid(number), tick))
         # What was announced may not be in the log: announce it again before it is needed.
         self._ceiling = self._ceiling_safe
         if not self._tick:
@@ -231,3 +282,7 @@ def _is_doubted(pending: Pending) -> bool:
 
 def _nobody(_: AgentError | None) -> None:
     """Stand for whoever has been answered already."""
+
+
+def _ignore(_: AgentError | None) -> None:
+    """Stand for another server, which is told nothing: it will be asked again."""

@@ -39,6 +39,8 @@ SNAPSHOT_GROWTH = 2
 SEGMENTS_MAX = 64
 """A snapshot is due after so many segments: each start makes one, however small."""
 
+_HEADERS_MAX_BYTES = 1024  # the two copies of the longest header there may be
+
 _CHUNK_BYTES = 64 * 1024  # what a snapshot encodes before it lets other threads run
 _SEGMENT = re.compile(r"journal-(\d{8,})\.kvj")
 _SNAPSHOT = re.compile(r"snapshot-(\d{8,})\.kvs")
@@ -196,8 +198,17 @@ class Journal:
         content = frames.read_frames(data, name=self._disk.directory, network=self._network)
         if content.header is not None:
             contents.files.append(LoadedFile(name, content.header, content.payloads))
+        torn_is = LossKind.TORN
+        if content.header is None and len(data) > _HEADERS_MAX_BYTES:
+            torn_is = LossKind.DAMAGED  # more than an unfinished start was in it
         contents.losses += [
-            FileLoss(name, loss.offset, loss.size_bytes, loss.kind) for loss in content.losses
+            FileLoss(
+                name,
+                loss.offset,
+                loss.size_bytes,
+                torn_is if loss.kind is LossKind.TORN else loss.kind,
+            )
+            for loss in content.losses
         ]
         return content
 

@@ -224,7 +224,13 @@ def test_delete_tree_as_a_stream(kv: Any) -> None:
     kv.send("delete_tree", path=("a",), nchain=1)
     kv.server.confirm()
     told = [without_tock(item) for item in kv.link.read()]
-    assert told == [{"state": "start"}, {"state": "end", "changed": 2}]
+    gone = [{"path": (), "depth": 0}, {"path": ("b",), "depth": 0}]
+    chains = [{"node": "me", "tick": tick, "prev": None} for tick in (1, 2)]
+    assert told == [
+        {"state": "start"},
+        *(entry | {"chain": chain} for entry, chain in zip(gone, chains, strict=True)),
+        {"state": "end", "changed": 2},
+    ]
 
 
 def test_delete_tree_of_a_client_that_is_gone_goes_on(
