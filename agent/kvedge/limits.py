@@ -58,6 +58,44 @@ GREETING_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
 """A request whose answer takes longer is given up, as the client's default."""
 
+# --- servers among each other -----------------------------------------------------------------
+
+BROADCAST_MAX_BYTES = 256 * 1024
+"""One message between servers, envelope included; brokers and small boards carry it easily."""
+
+BROADCAST_TOPIC_MAX_CHARS = 255
+"""RabbitMQ turns a topic into a routing key, which has no more."""
+
+BROADCAST_WINDOW_MAX = 20
+"""Published messages without an acknowledgement.  mosquitto and paho have the same default."""
+
+BROADCAST_WAITING_MAX = 1024
+"""Messages waiting in one direction; the oldest are dropped.  mosquitto queues 1000 per client."""
+
+BROADCAST_WAITING_MAX_BYTES = 4 * 1024 * 1024
+"""The same in bytes: 1024 of the largest would be half of a small board's memory."""
+
+NODES_MAX = 256
+"""Nodes of one network that are followed; tried with 50.  More are told, and are not followed."""
+
+REPLAY_WINDOW = 1024
+"""Messages of a sender that may overtake each other; IPsec's windows have 64 to 4096."""
+
+BEAT_INTERVAL_S = 2.0
+"""Between two beats of a node: half a message per second.  Consul's gossip probes every second."""
+
+SILENCE_MAX_S = 6.0
+"""Three intervals without a beat, and a node counts as unseen; two lost beats are borne."""
+
+DIGEST_INTERVAL_MIN_S = 1.0
+"""First interval of the digests' timer after a difference: sooner, replies would cross."""
+
+DIGEST_INTERVAL_MAX_S = 60.0
+"""Last interval of the digests' timer: what nobody has noticed is found within two of these."""
+
+DIGEST_REDUNDANCY = 2
+"""Equal digests heard in an interval that make one's own needless; RFC 6206 names 1 to 5."""
+
 # --- storage ---------------------------------------------------------------------------------
 
 SEGMENT_MAX_BYTES = 4 * 1024 * 1024

@@ -68,8 +68,9 @@ class KvServer:
         data: Its directory.
     """
 
-    def __init__(self, kv: Path, home: Path) -> None:
+    def __init__(self, kv: Path, home: Path, node: str) -> None:
         self.home = home
+        self.node = node
         self.socket = home / "kv.sock"
         self.data = home / "data"
         self._kv = kv
@@ -80,7 +81,7 @@ class KvServer:
 
     def command(self, *options: object) -> list[str]:
         """Return the command line; later options win."""
-        words = ("server", "--dir", self.data, "--listen", self.address, *options, "alpha")
+        words = ("server", "--dir", self.data, "--listen", self.address, *options, self.node)
         return [str(self._kv), *map(str, words)]
 
     @property
@@ -190,10 +191,10 @@ def new_server(kv: Path, tmp_path: Path) -> Iterator[Callable[..., KvServer]]:
     """Returns servers that are not started yet, each with a home of its own."""
     made: list[KvServer] = []
 
-    def new(name: str = "s") -> KvServer:
+    def new(name: str = "s", *, node: str = "alpha") -> KvServer:
         home = tmp_path / name
         home.mkdir()
-        made.append(KvServer(kv, home))
+        made.append(KvServer(kv, home, node))
         return made[-1]
 
     yield new

@@ -268,6 +268,19 @@ def test_program_ends_with_its_input(program: subprocess.Popen[str]) -> None:
     assert program.wait(PATIENCE_S) == 0
 
 
+def test_program_serves_on_without_an_input() -> None:
+    command = [sys.executable, "-m", "kvedge_drivers.testing.owserver", f"{ADDRESS}=30"]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            announced_port(program)
+            with pytest.raises(subprocess.TimeoutExpired):
+                program.wait(2)
+        finally:
+            program.terminate()
+
+
 def test_program_explains_a_wrong_sensor(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["tiger"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvedge.cli.commands import Command
-from kvedge.cli.server import start
+from kvedge.cli.server import network_settings, start
 from kvedge.errors import BadSetting
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def agent(name: str | None) -> None:
             network=settings.net.name,
             directory=settings.server.dir,
             listen=settings.server.listen,
+            **network_settings(settings),
         ),
         runners,
         ready=lambda _: click.echo("Running."),

@@ -63,6 +63,8 @@ _HINT_SOCKET = (
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code for an error."""
+    if _is_denied(error):
+        return DENIED
     for family, code in _FAMILIES:
         if isinstance(error, family):
             return code
@@ -71,7 +73,7 @@ def exit_code(error: BaseException) -> int:
 
 def hint(error: BaseException) -> str | None:
     """Return the way out of an error, None where the message says it or there is none."""
-    if isinstance(error, NotConnected) and _is_denied(error):
+    if _is_denied(error):
         return _HINT_SOCKET
     for kind, text in _HINTS:
         if isinstance(error, kind):
@@ -79,7 +81,10 @@ def hint(error: BaseException) -> str | None:
     return None
 
 
-def _is_denied(error: NotConnected) -> bool:
+def _is_denied(error: BaseException) -> bool:
+    """Tell whether a server's socket is there, and this user may not open it."""
+    if not isinstance(error, NotConnected):
+        return False
     return isinstance(error.__cause__, PermissionError) or "ermission denied" in error.why
 
 

@@ -6,7 +6,7 @@ form, so what a word means, and the message when it means nothing, is said once.
 
 A subject and its verb may stand in either order: `kv data one get -r`, `kv data get -r one`.
 `arrange` brings the verb to the front.  With two verbs in a row the first is the path; without
-a verb it is `get`.
+a verb it is `get`.  Of the options `--json` alone may stand before the verb, since all have it.
 
 This module is on the path of every short command: it imports no more than it must.
 """
@@ -146,11 +146,13 @@ VERBS: Mapping[str, Verb] = {
 
 def arrange(words: Sequence[str]) -> tuple[Verb, list[str]]:
     """Return the verb that words behind `kv data` name, and the other words."""
-    if len(words) > 1 and not words[0].startswith("-") and words[1] in VERBS:
-        return VERBS[words[1]], [words[0], *words[2:]]
-    if words and words[0] in VERBS:
-        return VERBS[words[0]], [*words[1:]]
-    return _GET, [*words]
+    left = [*words]
+    first, second, *_ = *(at for at, word in enumerate(words) if word != "--json"), -1, -1
+    if second > 0 and not words[first].startswith("-") and words[second] in VERBS:
+        return VERBS[left.pop(second)], left
+    if first >= 0 and words[first] in VERBS:
+        return VERBS[left.pop(first)], left
+    return _GET, left
 
 
 # --- what can be wrong with words ------------------------------------------------------------
@@ -178,7 +180,8 @@ def the_path(words: Sequence[str], verb: Verb) -> str:
         BadSetting: There is none and one is needed, or there are more.
     """
     if len(words) > 1:
-        why = f"one word too many after {words[0]!r}; see `{verb.title} --help`"
+        no_verb = "" if words[1] in VERBS else f", and no verb ({', '.join(VERBS)})"
+        why = f"one word too many after {words[0]!r}{no_verb}; see `{verb.title} --help`"
         raise BadSetting(words[1], why)
     text = words[0] if words else verb.path_default
     if not text:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,7 @@ from kvedge.cli.commands import Command
 from kvedge.cli.literals import literal
 from kvedge.cli.logs import set_up_logging
 from kvedge.client.endpoints import user_runtime_directory
+from kvedge.errors import BadSetting
 from kvedge.model.value import MISSING
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("-e", "--eval", "is_literal", is_flag=True, help="VALUE is a Python literal.")
 @click.option("--dir", "directory", metavar="DIR", help="Keep the data here.")
 @click.option("--listen", multiple=True, metavar="ADDR", help="unix:PATH or HOST:PORT; repeatable.")
+@click.option("--mqtt", metavar="URI", help="The broker, as mqtt://USER@HOST:1883.")
 @click.option("--net", metavar="NAME", help="Name of the network.")
 def server(
     name: str | None,
@@ -34,6 +37,7 @@ def server(
     is_literal: bool,  # noqa: FBT001 -- click passes by name
     directory: str | None,
     listen: tuple[str, ...],
+    mqtt: str | None,
     net: str | None,
 ) -> None:
     """Run a server alone, in the foreground; jobs need `kv agent`, or `kv run all` beside it.
@@ -46,7 +50,12 @@ def server(
     from kvedge.server.settings import ServerSettings
 
     session: Session = click.get_current_context().obj
-    wanted = {"server.dir": directory, "server.listen": list(listen), "net.name": net}
+    wanted = {
+        "server.dir": directory,
+        "server.listen": list(listen),
+        "server.mqtt.uri": mqtt,
+        "net.name": net,
+    }
     settings, node = start(session, wanted, name=name, loopback=True)
     initial = MISSING if init is None else literal(init) if is_literal else init
     serve(
@@ -56,6 +65,7 @@ def server(
             directory=settings.server.dir if "server.dir" in settings.origins else None,
             listen=settings.server.listen,
             initial=initial,
+            **network_settings(settings),
         ),
         ready=lambda _: click.echo("Running."),
     )
@@ -92,3 +102,19 @@ def start(
     if f"unix:{own}/kv.sock" in settings.server.listen:
         private_directory(own, uid=os.geteuid())
     return settings, node
+
+
+def network_settings(settings: Settings) -> dict[str, Any]:
+    """Return what a server is told of its network: broker, topics, key."""
+    from kvedge.transport.mqtt_settings import MqttSettings
+
+    uri, file = settings.server.mqtt_uri, settings.net.key_file
+    try:
+        key = Path(file).read_bytes().strip() if file else None
+    except OSError as error:
+        raise BadSetting("net.key_file", f"{file}: {error.strerror}") from error
+    return {
+        "mqtt": MqttSettings.from_uri(uri) if uri else None,
+        "root": settings.server.root or "",
+        "key": key,
+    }

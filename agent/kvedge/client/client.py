@@ -85,6 +85,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> Result:  # a generator that is left half-way would be a nuisance
+        await self._make_room()
         async for message in self._receive:
             if isinstance(message, AgentError):
                 raise message
@@ -93,17 +94,20 @@ class Stream:
             if is_end(message):
                 break
             if message.get("state") != "start":
-                return await self._item(message)
+                return self._item(message)
         raise StopAsyncIteration
 
-    async def _item(self, message: Mapping[str, Any]) -> Result:
+    async def _make_room(self) -> None:
+        """Let the server send more; before an item is taken, so that a cancel costs none."""
+        if self._taken >= self._acked + WINDOW // 2 and not self.is_over:
+            await self._client.acknowledge(self.seq, self._taken)
+            self._acked = self._taken
+
+    def _item(self, message: Mapping[str, Any]) -> Result:
         fields = dict(message)
         if "path" in fields:
             fields["path"] = self._paths.lengthen(fields["depth"], fields["path"])
-        number = fields.pop("wseq", None)
-        if number is not None and number >= self._acked + WINDOW // 2:
-            self._acked = number
-            await self._client.acknowledge(self.seq, number)
+        self._taken = fields.pop("wseq", self._taken)
         return Result(fields)
 
 
@@ -299,15 +303,20 @@ class Client:
     async def _write(self, data: bytes) -> None:
         # Shielded: behind half a message nothing could follow, and whoever gives up one request
         # wants to go on with the next.
+        is_whole = False
         try:
             with anyio.fail_after(self._timeout_s, shield=True):
                 await self.link.send(data)
+            is_whole = True
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
             is_slow = isinstance(error, TimeoutError)
             why = f"the server at {self.endpoint} {'does not read' if is_slow else 'is gone'}"
             lost = Disconnected(why)
             self._lose(lost)
             raise lost from error
+        finally:
+            if not is_whole:  # asyncio's own cancel heeds no shield
+                self._lose(Disconnected("a request was broken off while it was sent"))
 
     async def start(self) -> None:
         """Wait for the greeting and answer it.
@@ -330,6 +339,9 @@ class Client:
                     self._take(seq, message)
         except AgentError as error:
             self._lose(error)
+        finally:
+            # Whoever cleans up after a cancel must not wait for answers that nobody reads.
+            self._lose(Disconnected("it was closed on this side"))
 
     async def _receive(self) -> bytes:
         try:

@@ -18,7 +18,7 @@ import anyio
 
 from kvedge.client.client import Client
 from kvedge.clock import Clock
-from kvedge.errors import UsageError
+from kvedge.errors import ChainMismatch, UsageError
 from kvedge.model.path import KV, Path
 from kvedge.model.value import pack
 
@@ -165,7 +165,6 @@ class Faults:
             message = _cut(detail.text.partition("\n")[0])
             tock, fault = await self._find(path, subsystem)
             if fault is None:
-                tock = (await self._client.request("get_tock", {})).tock
                 fault = Fault(
                     path,
                     subsystem,
@@ -175,12 +174,23 @@ class Faults:
                     last_seen=now,
                     message=message,
                 )
+                tock = self._tocks[path, subsystem] = await self._add(fault)
             else:
                 fault = seen_again(fault, now=now, message=message, severity=severity)
-            self._tocks[path, subsystem] = tock
-            await self._client.set(self._all_at / tock, fault.to_value())
+                await self._client.set(self._all_at / tock, fault.to_value())
             told = detail.to_value(seen=now, tock=tock)
             await self._client.set(self._all_at / tock / self._node, told, relaxed=True)
+
+    async def _add(self, fault: Fault) -> int:
+        """Store a new fault; return its tock, which another process may ask for as well."""
+        tock: int = (await self._client.request("get_tock", {})).tock
+        while True:
+            try:
+                await self._client.set(self._all_at / tock, fault.to_value(), chain=None)
+            except ChainMismatch:
+                tock += 1
+            else:
+                return tock
 
     async def resolve(self, path: Path, subsystem: str) -> None:
         """Store that it is over; does nothing where it is, or never was wrong."""

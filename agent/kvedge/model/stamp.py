@@ -103,6 +103,11 @@ class RidTable:
         """Return what is added to the ticks of a rid before users see them."""
         return self._bases[number]
 
+    def base_of(self, rid: Rid) -> int:
+        """Return the base of a rid, 0 for one that is not known."""
+        known = self._numbers.get(rid)
+        return 0 if known is None else self._bases[known]
+
     def shown(self, dot: Dot) -> tuple[str, int]:
         """Return a dot as users see it: node and rising number."""
         return dot.rid.node, self._bases[self._numbers[dot.rid]] + dot.tick

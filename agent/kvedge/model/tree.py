@@ -124,6 +124,11 @@ class Tree:
         """Return all keys with their packed entries, system data too, in no order."""
         return list(self._entries.items())
 
+    def keys_after(self, after: bytes | None, count: int) -> list[bytes]:
+        """Return the next keys of all, system data too, in order; see `walk`."""
+        start = b"" if after is None else after + b"\0"
+        return self._keys.slice(start, b"\xff", count)
+
     def walk(self, key: bytes, *, after: bytes | None = None, count: int) -> list[bytes]:
         """Return the next keys at and below a key, in order.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgpack
 
 from kvedge import limits
-from kvedge.errors import LimitExceeded, RemoteProtocolError
+from kvedge.errors import AgentError, LimitExceeded, RemoteProtocolError, from_wire, to_wire
 from kvedge.model.value import Malformed, decode
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ class Framer:
         parts_max: int = limits.ELEMENTS_MAX,
     ) -> None:
         self.size_max_bytes = size_max_bytes
-        self.failure: RemoteProtocolError | LimitExceeded | None = None
+        self.failure: AgentError | None = None
         self._parts_max = parts_max
         self._pending = bytearray()
         # The bound is ours to keep; theirs must fit a 32-bit ssize_t.  `read_size` is what the
@@ -81,7 +81,7 @@ class Framer:
         except (RemoteProtocolError, LimitExceeded) as error:
             if not messages:
                 raise
-            self.failure = error.with_traceback(None)  # else its frames would hold us
+            self.failure = from_wire(to_wire(error))  # a copy: its frames would hold us
         return messages
 
     def _next_checked(self) -> bytes | None:

@@ -16,7 +16,7 @@ from kvedge import limits
 from kvedge.errors import AgentError, LimitExceeded, RemoteProtocolError, to_wire
 from kvedge.protocol.codec import FEATURE_LEVEL, VERSION, encode, is_number
 from kvedge.protocol.framing import Framer
-from kvedge.protocol.messages import Request, read, read_hello
+from kvedge.protocol.messages import Request, SetRoot, read, read_hello
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,12 @@ class ServerSession:
             return self._break(RemoteProtocolError(why))
         self._last_seq = seq
         try:
-            return Asked(seq, read(message, self.root))
+            request = read(message, self.root)
         except AgentError as error:
             return Reply(self.error(seq, error))
+        if isinstance(request, SetRoot):
+            self.root = request.path  # at once: what follows may have come with it
+        return Asked(seq, request)
 
     def _take_hello(self, message: dict[Any, Any]) -> Event | None:
         self._answered = True

@@ -429,7 +429,10 @@ def _be_nursery(requests: int, reports: int, entries: Mapping[str, Entry]) -> No
         close_all_but((requests, reports))
         _Nursery(requests, reports, entries).serve()
         code = 0
+    except Exception:
+        log.exception("the fork server crashed")
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

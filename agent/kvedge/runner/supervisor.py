@@ -269,7 +269,8 @@ class Supervisor:
     async def _clock_was_set(self) -> None:
         self._offset_s = self._clock_offset_s()
         for tail in list(self._by_wall):
-            await self._settle(self._jobs[tail])
+            if tail in self._jobs:  # it may be buried while another one is settled
+                await self._settle(self._jobs[tail])
 
     async def _keep_house(self) -> None:
         """Store output and signs of life while jobs run."""
@@ -353,8 +354,11 @@ class Supervisor:
                 outcome = await self._execute(job, job.spec)
         finally:
             is_cut = anyio.current_effective_deadline() == -math.inf
-            with anyio.move_on_after(_CLOSE_WITHIN_S, shield=True):
+            with anyio.move_on_after(_CLOSE_WITHIN_S, shield=True) as closing:
                 await self._close(job, _outcome(job, outcome, is_cut=is_cut))
+            job.scope = None
+            if closing.cancelled_caught:
+                log.warning("the end of %s is not stored: no answer in time", job.path)
         await self._settle(job)
 
     async def _execute(self, job: Job, spec: JobSpec) -> Outcome:
@@ -384,7 +388,6 @@ class Supervisor:
                 computed = self._clock.wall_s() + start.wait_s
                 job.status = replace(job.status, computed=computed)
         await job.close(outcome)
-        job.scope = None
 
 
 def _differ(one: float | None, other: float | None) -> bool:

@@ -281,18 +281,18 @@ def _write(
     relaxed: bool,
     with_prev: bool,
 ) -> None:
-    store = caller.store
+    store, nchain, is_deletion = caller.store, request.nchain, value is MISSING
     pending: Pending
 
-    def done(error: AgentError | None) -> None:
+    def done(error: AgentError | None) -> None:  # lives long, so it holds no value
         if error is not None:
             caller.fail(seq, error)
             return
         was_absent = pending.old is None or not entries.is_live(pending.old)
-        fields: dict[str, Any] = {"seq": seq, "changed": value is not MISSING or not was_absent}
-        if request.nchain:
-            links = store.shown_links(pending.packed) if value is not MISSING else []
-            fields["chain"] = shown_chain(links, request.nchain)
+        fields: dict[str, Any] = {"seq": seq, "changed": not (is_deletion and was_absent)}
+        if nchain:
+            links = [] if is_deletion else store.shown_links(pending.packed)
+            fields["chain"] = shown_chain(links, nchain)
         fields["tock"] = entries.tock_of(pending.packed)
         raw = []
         if with_prev and pending.old is not None:

@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from random import Random
 
 from kvedge import limits
 from kvedge.clock import Clock
@@ -20,6 +21,7 @@ from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
 from kvedge.server.connections import Connection
 from kvedge.server.logs import DiskLog, Log, MemoryLog
+from kvedge.server.network import Network
 from kvedge.server.records import Loaded
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
@@ -45,12 +47,14 @@ class Server:
         store: The tree.
         watchers: Who is told of changes.
         addresses: Where it listens.
+        network: The server's part among its peers; None where it works alone.
     """
 
     def __init__(self, store: Store, log_: Log, clock: Clock) -> None:
         self.store = store
         self.watchers = Watchers()
         self.addresses: list[str] = []
+        self.network: Network | None = None
         self._log = log_
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -107,6 +111,8 @@ class Server:
     def confirm(self, written_to: int, synced_to: int) -> None:
         """Make writes visible, tell watchers, answer."""
         for pending in self.store.confirm(written_to=written_to, synced_to=synced_to):
+            if self.network is not None:
+                self.network.settled(pending)
             if pending.has_won:
                 self.watchers.notify(pending.key, pending.packed)
             pending.done(None)
@@ -198,7 +204,8 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
                 listeners.append(await aio.listen(address, lambda: Connection(server)))
             server.addresses = [listener.address for listener in listeners]
             log.info("listening on %s", ", ".join(server.addresses))
-            yield server
+            async with _among_peers(server, settings, clock):
+                yield server
         finally:
             for listener in listeners:
                 listener.close()
@@ -206,6 +213,43 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
     finally:
         await asyncio.to_thread(log_.close)
         log.info("stopped")
+
+
+@asynccontextmanager
+async def _among_peers(
+    server: Server, settings: ServerSettings, clock: Clock
+) -> AsyncIterator[None]:
+    """Take part in the network while the block runs, if there is a broker."""
+    if settings.mqtt is None:
+        yield
+        return
+    from kvedge.transport.mqtt import MqttBroadcast  # 8 MB that a board alone does not need
+
+    random = Random(secrets.randbits(64))
+    server.network = network = Network(
+        server.store,
+        name=settings.network,
+        key=settings.key,
+        root=settings.root or settings.network,
+        clock=clock,
+        random=random,
+        later=server.later,
+    )
+    broadcast = MqttBroadcast(settings.mqtt, network.participant(), random)
+    network.join(broadcast)
+    timers = asyncio.create_task(_keep_time(network))
+    running = asyncio.create_task(broadcast.run())
+    try:
+        yield
+    finally:
+        timers.cancel()
+        broadcast.close()
+        await asyncio.wait({timers, running})
+
+
+async def _keep_time(network: Network) -> None:
+    while True:  # noqa: ASYNC110 -- it is time that is waited for
+        await asyncio.sleep(network.tick())
 
 
 async def feed_watchdog(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kvedge.model.value import MISSING
+from kvedge.transport.mqtt_settings import MqttSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,9 @@ class ServerSettings:
         directory: Where the journal lives; None keeps everything in memory alone.
         listen: Addresses to listen on, `unix:PATH` or `HOST:PORT`.
         initial: Value of the root of a new network; MISSING for none.
+        mqtt: How to reach the broker; None to work alone.
+        root: What all topics begin with; empty for the network's name.
+        key: The network's secret; None where there is none.
     """
 
     node: str
@@ -25,3 +29,6 @@ class ServerSettings:
     directory: str | None = None
     listen: tuple[str, ...] = ()
     initial: Any = MISSING
+    mqtt: MqttSettings | None = None
+    root: str = ""
+    key: bytes | None = field(default=None, repr=False)

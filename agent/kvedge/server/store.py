@@ -63,6 +63,7 @@ class Pending:
         done: Called with None when it is visible, or with the error that it met.
         is_own: Whether it was made here, not by another server.
         has_won: Whether the tree holds it; another server's may have come in between.
+        replaced: What the tree held before; None for nothing.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Pending:
     done: Done
     is_own: bool = True
     has_won: bool = False
+    replaced: bytes | None = None
 
 
 class Store:
@@ -101,6 +103,8 @@ class Store:
         self._quick: deque[Pending] = deque()  # relaxed: wait for the file
         self._newest: dict[bytes, bytes] = {}
         self._doubted = 0
+        self._vectors: deque[tuple[int, Vector]] = deque()  # count once this number is synced
+        self._last = self._synced = 0  # numbers of the log
 
     @property
     def tock(self) -> int:
@@ -159,6 +163,7 @@ class Store:
         packed = entries.join(tock, entries.extended_links(old, link, self.rids), value)
         quick = relaxed and key not in self._newest and tock <= self._ceiling_safe
         number = self._log.submit(record_payload(key, packed), durable=not quick)
+        self._last = number
         pending = Pending(number, key, packed, old, done)
         (self._quick if quick else self._safe).append(pending)
         self._newest[key] = packed
@@ -181,8 +186,22 @@ class Store:
         packed = entries.join(record.tock, links, record.value)
         quick = record.tock <= self._ceiling_safe
         number = self._log.submit(record_payload(record.key, packed), durable=not quick)
+        self._last = number
         pending = Pending(number, record.key, packed, None, _ignore, is_own=False)
         (self._quick if quick else self._safe).append(pending)
+
+    def take_vector(self, seen: Vector) -> None:
+        """Count as seen what a peer had seen, once all that was taken up to now is stored."""
+        self._vectors.append((self._last, seen))
+        self._settle_vectors()
+
+    def _settle_vectors(self) -> None:
+        while self._vectors and self._vectors[0][0] <= self._synced:
+            _, seen = self._vectors.popleft()
+            for rid, ranges in seen:
+                for first, last in ranges:
+                    self.seen.add_range(rid, first, last)
+                    self.taken.add_range(rid, first, last)
 
     def _number_of(self, rid: Rid, bases: Mapping[Rid, int]) -> int:
         known = len(self.rids)
@@ -215,6 +234,7 @@ class Store:
             written_to: All payloads up to this number are in the file.
             synced_to: All payloads up to this number are on the disk.
         """
+        self._synced = synced_to
         if synced_to >= self._ceiling_number:
             self._ceiling_safe = self._ceiling
         ready = _take(self._quick, max(written_to, synced_to)) + _take(self._safe, synced_to)
@@ -225,6 +245,7 @@ class Store:
                 del self._newest[pending.key]
             number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
             self.seen.add(Dot(self.rids.rid(number), tick))
+        self._settle_vectors()
         return ready
 
     def _settle(self, pending: Pending) -> None:
@@ -233,6 +254,7 @@ class Store:
         pending.has_won = current is None or rank_of(current, self.rids) < rank_of(
             pending.packed, self.rids
         )
+        pending.replaced = current
         if pending.has_won:
             self.tree.put(pending.key, pending.packed)
 
@@ -258,6 +280,7 @@ class Store:
         self._newest = {p.key: p.packed for p in rest if p.is_own}
         self._doubted = sum(map(_is_doubted, rest))
         self._tick -= sum(pending.is_own for pending in failed)
+        self._vectors = deque(vector for vector in self._vectors if vector[0] < first)
         self.taken = Vector().union(self.seen)
         for pending in rest:
             number, tick = entries.link_parts(entries.links_of(pending.packed)[0])

@@ -6,12 +6,13 @@ import select
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 
 import click
 
 from kvedge.client.sync import SyncClient
 from kvedge.clock import SystemClock
-from kvedge.errors import BadSetting, ConflictError, EntryAbsent
+from kvedge.errors import BadSetting, ConflictError
 from kvedge.job import CommandContext
 from kvedge.model.path import Path
 from kvedge.model.value import MISSING
@@ -190,7 +191,7 @@ def unbind(session: CommandContext, name: str, node: str | None) -> None:
     with session.connect() as client:
         key = _key(client, name, node)
         if "value" not in client.get(BINDINGS + key):
-            raise EntryAbsent(str(BINDINGS + key))
+            raise ConflictError(f"{_name(key)} of {key[0]!s} is not bound")
         client.delete(BINDINGS + key)
 
 
@@ -273,14 +274,15 @@ def _key(client: SyncClient, sensor: str, node: str | None) -> Path:
 
     Args:
         client: The connection.
-        sensor: DEVICE.CHANNEL, or the path where its value stands.
+        sensor: DEVICE.CHANNEL, or the path where its value stands or will stand.
         node: The node; None for the one that answers.
 
     Raises:
         BadSetting: It cannot be a sensor, or several have this name.
     """
-    for key, record in _records(client, node):
-        if sensor == str(record.path):
+    values = ((key, record.path) for key, record in _records(client, node))
+    for key, path in chain(values, _bound(client, node)):
+        if sensor == str(path):
             return key
     node = node or str(client.greeting["node"])
     for key, _ in _records(client, node):
@@ -304,13 +306,19 @@ def _refuse_taken(client: SyncClient, path: Path, key: Path) -> None:
         ConflictError: Two writers would fight.
     """
     users = {other: record.path for other, record in _records(client, None)}
-    for item in client.get_tree(BINDINGS):
-        try:
-            bound = Binding.from_value(item.value).path
-        except BadSetting:
-            continue  # the job passes over it, too
-        if bound is not None:
-            users[item.path] = bound
+    users.update(_bound(client, None))
     for other, taken in users.items():
         if other != key and taken == path:
             raise ConflictError(f"{path} is where {_name(other)} of {other[0]!s} goes")
+
+
+def _bound(client: SyncClient, node: str | None) -> Iterator[tuple[Path, Path]]:
+    """Yield each sensor of one node, or of all, that is bound to a path, and that path."""
+    prefix = () if node is None else (node,)
+    for item in client.get_tree(BINDINGS + prefix):
+        try:
+            path = Binding.from_value(item.value).path
+        except BadSetting:
+            continue  # the job passes over it, too
+        if path is not None:
+            yield Path(*prefix, *item.path), path

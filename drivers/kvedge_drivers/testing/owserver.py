@@ -1,7 +1,7 @@
 """A real owserver in front of a simulated bus, for tests and demonstrations.
 
 As a program it makes a few sensors whose temperatures drift, and serves until it is told to end
-by SIGTERM, SIGINT or the end of its standard input:
+by SIGTERM, SIGINT or, where its standard input is a pipe, the end of that:
 
     python -m kvedge_drivers.testing.owserver --port 4304 28.0000000000A1=21.5
 """
@@ -15,6 +15,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -239,13 +240,15 @@ def _drift(sensors: Sequence[SimulatedSensor], end: Callable[[float], bool]) -> 
 def _end_of_service() -> Iterator[Callable[[float], bool]]:
     """Give a function that waits some seconds and tells whether a signal or end of input came."""
     signalled, alarm = os.pipe()
+    # Behind `&` in a script, and in a service, the input is /dev/null and ends before it begins.
+    watched = [signalled, _STDIN] if stat.S_ISFIFO(os.fstat(_STDIN).st_mode) else [signalled]
     os.set_blocking(alarm, False)
     signal.set_wakeup_fd(alarm)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # the byte in the pipe is all that counts
 
     def has_ended(wait_s: float) -> bool:
-        ready = select.select([signalled, _STDIN], [], [], wait_s)[0]
+        ready = select.select(watched, [], [], wait_s)[0]
         return signalled in ready or (_STDIN in ready and not os.read(_STDIN, 4096))
 
     try:

@@ -20,6 +20,7 @@ CODES: list[tuple[BaseException, int]] = [
     (errors.WriteRefused("the disk is full"), 1),
     (errors.ServerFailure("KeyError"), 1),
     (errors.NotConnected("unix:/x", "no such file"), 3),
+    (errors.NotConnected("unix:/x", "Permission denied"), 4),
     (errors.Disconnected("reset"), 3),
     (errors.TimedOut("set", 30), 3),
     (errors.AuthRequired("password"), 4),

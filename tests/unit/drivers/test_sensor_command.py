@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from kvedge.client.sync import SyncClient, connect
 from kvedge.clock import SystemClock
-from kvedge.errors import AgentError, BadSetting, ConflictError, EntryAbsent
+from kvedge.errors import AgentError, BadSetting, ConflictError
 from kvedge.model.path import P, Path
 from kvedge.testing.node import server_in_thread
 from kvedge_drivers.cli import sensor as module
@@ -186,8 +186,14 @@ def test_unbind(run: Run, kv: SyncClient) -> None:
     run(f"bind {A}.temperature cellar")
     run(f"unbind {A}.temperature")
     assert "value" not in kv.get(BINDINGS + KEY_A)
-    with pytest.raises(EntryAbsent):
+    with pytest.raises(ConflictError, match=f"^{A}.temperature of alpha is not bound$"):
         run(f"unbind {A}.temperature")
+
+
+def test_unbind_by_the_place_where_a_value_will_be(run: Run, kv: SyncClient) -> None:
+    run("bind 28.0000000000FF.temperature cellar")
+    run("unbind cellar")
+    assert "value" not in kv.get(BINDINGS + ("alpha", "28.0000000000FF", "temperature"))
 
 
 def test_calibrate(run: Run, kv: SyncClient) -> None:

@@ -91,6 +91,18 @@ def test_root_of_a_session() -> None:
     assert session.receive(request) == [Asked(1, GetValue(P("some.a").key))]
 
 
+def test_root_holds_for_what_comes_with_it() -> None:
+    session = server()
+    data = [
+        {"seq": 1, "action": "root", "path": ("a",)},
+        {"seq": 2, "action": "root", "path": ("b",)},
+        {"seq": 3, "action": "get_value", "path": ("c",)},
+    ]
+    events = session.receive(b"".join(map(encode, data)))
+    assert events[2] == Asked(3, GetValue(P("a.b.c").key))
+    assert session.receive(encode(data[2] | {"seq": 4})) == [Asked(4, GetValue(P("a.b.c").key))]
+
+
 @pytest.mark.parametrize(
     ("messages", "why"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
 from kvedge.client.faults import DATA_MAX_BYTES, TRACE_MAX_CHARS, Detail, Fault, Faults
@@ -88,6 +89,16 @@ async def test_removed_fault_is_stored_again(bench: RunnerBench, faults: Faults)
     await faults.record(HEAT, "job", Detail("no"))
     (fault,) = await bench.faults()
     assert fault["count"] == 1
+
+
+async def test_two_that_record_at_the_same_moment_keep_both(
+    bench: RunnerBench, faults: Faults
+) -> None:
+    other = Faults(bench.client, node=NODE, clock=bench.clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(faults.record, HEAT, "job", Detail("no"))
+        tasks.start_soon(other.record, P("house.cold"), "job", Detail("no"))
+    assert {str(fault["path"]) for fault in await bench.faults()} == {"house.heat", "house.cold"}
 
 
 LARGE: list[dict[str, Any]] = [

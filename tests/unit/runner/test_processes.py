@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import anyio
 import pytest
 
 from kvedge.errors import Disconnected, LimitExceeded
+from kvedge.runner import processes
 from kvedge.runner.processes import (
     PROVEN_AFTER_S,
     RESTART_MAX_S,
@@ -275,3 +277,14 @@ def test_restarts_become_rarer_up_to_a_bound(failures: int, wait_s: float) -> No
 @pytest.mark.parametrize(("ran_s", "failures"), [(0.0, 4), (PROVEN_AFTER_S, 1)])
 def test_a_long_run_begins_counting_anew(ran_s: float, failures: int) -> None:
     assert failures_after(3, ran_s=ran_s) == failures
+
+
+def test_fork_server_says_why_it_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = logging.FileHandler(tmp_path / "log", delay=True)
+    monkeypatch.setattr(processes.log, "handlers", [told])
+    server = ForkServer(ENTRIES)
+    os.write(server._requests, b"\0\0\0\1\xc1")  # no msgpack
+    os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+    server.close()
+    told.close()
+    assert "ValueError" in (tmp_path / "log").read_text()

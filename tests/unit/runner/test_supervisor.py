@@ -10,7 +10,8 @@ import pytest
 
 from kvedge.client.client import open_client
 from kvedge.model.path import P
-from kvedge.runner import execution, places
+from kvedge.runner import execution, places, supervisor
+from kvedge.runner.jobs import Job
 from kvedge.testing.runner import NODE, RunnerBench
 
 FOREVER = 'await _self.set("seen.run", {"n": n})\nasync for msg in _info: pass'
@@ -316,3 +317,22 @@ async def test_lost_server_ends_the_runner_with_a_link_error(bench: RunnerBench)
     await bench.client.delete(P("seen.run"))
     async with bench.runner():  # finds the run cut off
         await bench.value("seen.run")
+
+
+async def test_job_whose_end_cannot_be_stored_in_time_starts_again(
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_CLOSE_WITHIN_S", 0.05)
+    close = Job.close
+
+    async def stuck(job: Job, outcome: execution.Outcome) -> None:
+        monkeypatch.setattr(Job, "close", close)
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Job, "close", stuck)
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", repeat=10)
+    async with bench.runner():
+        await bench.clock.waited_for(10)
+        await bench.clock.advance(10)
+        await bench.state("a", reason="done")

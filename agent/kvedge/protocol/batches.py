@@ -1,0 +1,202 @@
+"""Records and vectors as servers send them to each other: the bodies of sealed messages.
+
+    writers   [[node, incarnation, base], ...]                 what the numbers below stand for
+    record    [key, tock, [writer, tick, writer, tick, ...]]   and the packed value as a fourth
+                                                               part, unless it is a tombstone
+    vector    [[writer, first, last, first, last, ...], ...]
+
+A writer is named once per message, so a record costs little more than its path and value.  What
+comes in is checked in full: a peer of another version, or one that went wrong, must not be able to
+put anything into the tree that this server would not have taken from a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvedge import limits
+from kvedge.errors import BadPath, BadValue, LimitExceeded, RemoteProtocolError
+from kvedge.model.entry import TICK_MAX
+from kvedge.model.path import elements_of, key_of
+from kvedge.model.stamp import TOCK_MAX, Dot, Rid
+from kvedge.model.value import MISSING, Missing, decode, pack
+from kvedge.model.vector import Vector
+
+Bases = Callable[[Rid], int]
+"""Looks up what is added to the ticks of a rid to show them."""
+
+INCARNATION_MAX = (1 << 63) - 1
+_NODE_MAX_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One record on its way.
+
+    Attributes:
+        key: Where.
+        tock: When.
+        chain: By which changes, newest first; never empty.
+        value: The packed value, MISSING for a tombstone.
+    """
+
+    key: bytes
+    tock: int
+    chain: tuple[Dot, ...]
+    value: bytes | Missing
+
+    @property
+    def dot(self) -> Dot:
+        """The change that made it."""
+        return self.chain[0]
+
+
+class Writers:
+    """The rids that one message names, by small numbers, with the base of each."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Rid, int] = {}
+        self._listed: list[tuple[str, int, int]] = []
+
+    def number(self, rid: Rid, base: int) -> int:
+        """Return the number of a rid; a new one is listed."""
+        known = self._numbers.get(rid)
+        if known is None:
+            known = self._numbers[rid] = len(self._listed)
+            self._listed.append((rid.node, rid.incarnation, base))
+        return known
+
+    @property
+    def listed(self) -> list[tuple[str, int, int]]:
+        """What goes into the message."""
+        return self._listed
+
+
+def record_parts(record: Carried, writers: Writers, bases: Bases) -> tuple[Any, ...]:
+    """Return the parts of a record in a message."""
+    links: list[int] = []
+    for dot in record.chain:
+        links += (writers.number(dot.rid, bases(dot.rid)), dot.tick)
+    if record.value is MISSING:
+        return record.key, record.tock, links
+    return record.key, record.tock, links, record.value
+
+
+def vector_parts(vector: Vector, writers: Writers, bases: Bases) -> list[list[int]]:
+    """Return the parts of a vector in a message."""
+    return [
+        [writers.number(rid, bases(rid)), *(end for ends in ranges for end in ends)]
+        for rid, ranges in vector
+    ]
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read_body(body: bytes, parts_min: int) -> tuple[Any, ...]:
+    """Return the parts of a body; newer minor versions may have appended some.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
+    try:
+        parts = decode(body)
+    except ValueError as error:
+        raise RemoteProtocolError(f"a message of a server cannot be read: {error}") from error
+    if not isinstance(parts, tuple) or len(parts) < parts_min:
+        raise RemoteProtocolError("a message of a server lacks parts")
+    return parts
+
+
+def read_writers(given: Any) -> list[tuple[Rid, int]]:
+    """Return the rids that a message names, each with its base."""
+    _require(isinstance(given, tuple), "its writers")
+    found = []
+    for parts in given:
+        _require(isinstance(parts, tuple) and len(parts) >= 3, "a writer")
+        node, incarnation, base = parts[:3]
+        _require(isinstance(node, str) and 0 < len(node) <= _NODE_MAX_CHARS, "a node's name")
+        _require(
+            _is_number(incarnation, INCARNATION_MAX) and _is_number(base, TOCK_MAX), "a writer"
+        )
+        found.append((Rid(node, incarnation), base))
+    return found
+
+
+def read_vector(given: Any, writers: list[tuple[Rid, int]]) -> Vector:
+    """Return a vector; the ranges of a rid need not be in order."""
+    _require(isinstance(given, tuple), "its vector")
+    made = Vector()
+    for parts in given:
+        _require(isinstance(parts, tuple) and len(parts) % 2 == 1, "a vector's row")
+        rid = _writer(parts[0], writers)
+        for first, last in zip(parts[1::2], parts[2::2], strict=True):
+            _require(
+                _is_number(last, TICK_MAX) and _is_number(first, last) and first > 0, "a range"
+            )
+            made.add_range(rid, first, last)
+    return made
+
+
+def read_records(given: Any, writers: list[tuple[Rid, int]]) -> list[Carried]:
+    """Return the records of a message.
+
+    Raises:
+        RemoteProtocolError: One of them is none; none is taken then.
+    """
+    _require(isinstance(given, tuple), "its records")
+    return [_read_record(parts, writers) for parts in given]
+
+
+def _read_record(parts: Any, writers: list[tuple[Rid, int]]) -> Carried:
+    _require(isinstance(parts, tuple) and len(parts) >= 3, "a record")
+    key, tock, links = parts[:3]
+    value = parts[3] if len(parts) > 3 else MISSING
+    _require(isinstance(key, bytes) and _is_key(key), "a record's path")
+    _require(_is_number(tock, TOCK_MAX), "a record's tock")
+    _require(value is MISSING or (isinstance(value, bytes) and _is_value(value)), "a value")
+    return Carried(key, tock, _read_chain(links, writers), value)
+
+
+def _read_chain(links: Any, writers: list[tuple[Rid, int]]) -> tuple[Dot, ...]:
+    _require(isinstance(links, tuple) and len(links) % 2 == 0, "a chain")
+    _require(0 < len(links) <= 2 * limits.CHAIN_LINKS_MAX, "a chain's length")
+    chain = []
+    for number, tick in zip(links[::2], links[1::2], strict=True):
+        _require(_is_number(tick, TICK_MAX) and tick > 0, "a tick")
+        chain.append(Dot(_writer(number, writers), tick))
+    _require(len({dot.rid.node for dot in chain}) == len(chain), "a chain's nodes")
+    return tuple(chain)
+
+
+def _writer(number: Any, writers: list[tuple[Rid, int]]) -> Rid:
+    _require(_is_number(number, len(writers) - 1), "the number of a writer")
+    rid: Rid = writers[number][0]
+    return rid
+
+
+def _is_number(given: Any, largest: int) -> bool:
+    return type(given) is int and 0 <= given <= largest
+
+
+def _is_key(key: bytes) -> bool:
+    """Tell whether bytes are the one packed form of a path."""
+    try:
+        return key_of(elements_of(key)) == key
+    except (ValueError, IndexError, BadPath, LimitExceeded):
+        return False
+
+
+def _is_value(packed: bytes) -> bool:
+    """Tell whether bytes are the one packed form of a value."""
+    try:
+        return pack(decode(packed)) == packed
+    except (ValueError, BadValue, LimitExceeded):
+        return False
+
+
+def _require(condition: bool, what: str) -> None:  # noqa: FBT001 -- reads as a sentence
+    if not condition:
+        raise RemoteProtocolError(f"a server's message is wrong in {what}")
