@@ -28,30 +28,38 @@ from kvedge.transport.systemd import ServiceManager
 log = logging.getLogger(__name__)
 
 Ready = Callable[[Server], None]
+Reload = Callable[[], None]
 _RUNNER = "runner"
 
 
-def serve(settings: ServerSettings, *, ready: Ready) -> None:
+def serve(settings: ServerSettings, *, ready: Ready, reload: Reload) -> None:
     """Run a server until SIGTERM or SIGINT.
 
     Args:
         settings: What it is told.
         ready: Called when clients may connect.
+        reload: Called at SIGHUP.
 
     Raises:
         StorageError: Its directory cannot be used.
         BadSetting: It cannot listen where it should.
     """
     with one_error():
-        asyncio.run(_run(settings, ready))
+        asyncio.run(_run(settings, ready, reload))
 
 
-def run_agent(settings: ServerSettings, runners: Sequence[RunnerSettings], *, ready: Ready) -> None:
+def run_agent(
+    settings: ServerSettings,
+    runners: Sequence[RunnerSettings],
+    *,
+    ready: Ready,
+    reload: Reload,
+) -> None:
     """Run a server with its runners until SIGTERM or SIGINT; raises as `serve` does."""
     forks = ForkServer({_RUNNER: _be_runner})  # while there is neither thread nor loop
     try:
         with one_error():
-            asyncio.run(_run(settings, ready, forks, runners))
+            asyncio.run(_run(settings, ready, reload, forks, runners))
     finally:
         forks.close()
 
@@ -65,6 +73,7 @@ def _be_runner(options: Mapping[str, Any]) -> int:
 async def _run(
     settings: ServerSettings,
     ready: Ready,
+    reload: Reload,
     forks: ForkServer | None = None,
     runners: Sequence[RunnerSettings] = (),
 ) -> None:
@@ -73,6 +82,7 @@ async def _run(
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     async with (
         run_server(settings, clock=clock) as server,
         forks.opened() if forks else nullcontext(),

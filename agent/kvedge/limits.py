@@ -20,8 +20,8 @@ DEPTH_MAX = 32
 
 # --- the tree --------------------------------------------------------------------------------
 
-VALUE_MAX_BYTES = 256 * 1024
-"""One packed value.  A larger thing is a file, not a setting or a reading."""
+VALUE_MAX_BYTES = 224 * 1024
+"""One packed value: with its path and stamps it fits into one message of a broker."""
 
 PATH_ELEMENTS_MAX = 64
 """Elements of one path, those of nested tuples included."""
@@ -103,6 +103,9 @@ SEGMENT_MAX_BYTES = 4 * 1024 * 1024
 
 COMMIT_WAITING_MAX = 4096
 """Records waiting for the disk; beyond that the server stops reading requests."""
+
+COMMIT_WAITING_MAX_BYTES = 16 * 1024 * 1024
+"""What these take: a slow card must not let large values fill a small board's memory."""
 
 RELAXED_DELAY_MAX_S = 1.0
 """A relaxed write is on disk after this time at the latest."""

@@ -698,7 +698,7 @@ class TestAsync:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(cancel_and_read_on)
                     for _ in range(3):
-                        tasks.start_soon(client.set, "a", b"v" * 250_000)
+                        tasks.start_soon(client.set, "a", b"v" * 220_000)
             assert client._lost is None
         await to_thread.run_sync(fake_server._thread.join, PATIENCE_S)
         assert fake_server.seqs == sorted(fake_server.seqs)

@@ -397,12 +397,14 @@ async def test_each_change_is_one_line_in_the_log(
     assert not others
 
 
-async def test_cancelled_member_says_goodbye(settings: MqttSettings) -> None:
+async def test_cancelled_member_says_goodbye_first(settings: MqttSettings) -> None:
     async with joined(settings) as (_, recorder):
         await until(lambda: recorder.story == ["connected"])
         await cancel_by_asyncio(settings)
+        assert len(list(own_sockets_to(settings.port))) == 1, "the watcher's"
         await until(lambda: recorder.heard == [("t", b"left")])
         await cancel_by_anyio(settings)
+        assert len(list(own_sockets_to(settings.port))) == 1
         await until(lambda: recorder.heard == [("t", b"left")] * 2)
 
 
@@ -450,11 +452,15 @@ async def test_host_that_does_not_answer_does_not_hold_up_the_end() -> None:
 async def test_leaving_a_frozen_broker_takes_two_seconds(
     broker: Mosquitto, settings: MqttSettings
 ) -> None:
-    async with joined(settings) as (_, recorder):
+    async with joined(settings) as (broadcast, recorder):
         await until(lambda: recorder.story == ["connected"])
         broker.freeze()
+        for _ in range(limits.BROADCAST_WINDOW_MAX):  # more than the sockets take: all is stuck
+            broadcast.publish("t", bytes(limits.BROADCAST_MAX_BYTES))
+        await asyncio.sleep(10 * POLL_S)
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 3
+    assert not list(own_sockets_to(settings.port))
 
 
 async def test_defect_of_a_handler_ends_it(settings: MqttSettings) -> None:

@@ -290,7 +290,7 @@ def test_a_journal_that_is_something_else(new_server: Callable[..., Any]) -> Non
     server.data.mkdir()
     (server.data / "journal-00000001.kvj").write_bytes(b"my diary " * 100)
     server.start()
-    assert "journal-00000001.kvj ends with 900 bytes" in server.log()
+    assert "journal-00000001.kvj: 900 bytes at byte 0 are damaged" in server.log()
     with server.connect() as client:
         client.set("a", 1)
     assert (server.data / "journal-00000001.kvj").read_bytes() == b"my diary " * 100

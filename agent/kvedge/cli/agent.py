@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvedge.cli.commands import Command
-from kvedge.cli.server import network_settings, start
+from kvedge.cli.server import name_of_node, network_settings, read_log_level, start
 from kvedge.errors import BadSetting
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def agent(name: str | None) -> None:
     from kvedge.server.settings import ServerSettings
 
     session: Session = click.get_current_context().obj
-    settings, node = start(session, {}, name=name, loopback=False)
+    settings = start(session, {}, loopback=False)
+    node = name_of_node(name or settings.node.name, settings.server.dir)
     where = settings.server.listen[:1]
     runners = [
         Told(
@@ -51,6 +52,7 @@ def agent(name: str | None) -> None:
         ),
         runners,
         ready=lambda _: click.echo("Running."),
+        reload=lambda: read_log_level(session),
     )
 
 

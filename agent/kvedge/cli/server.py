@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from kvedge.cli.commands import Command
 from kvedge.cli.literals import literal
 from kvedge.cli.logs import set_up_logging
 from kvedge.client.endpoints import user_runtime_directory
-from kvedge.errors import BadSetting
+from kvedge.errors import BadSetting, WrongStore
 from kvedge.model.value import MISSING
 
 if TYPE_CHECKING:
@@ -51,41 +52,38 @@ def server(
 
     session: Session = click.get_current_context().obj
     wanted = {
-        "server.dir": directory,
+        "server.dir": directory and os.path.abspath(directory),  # noqa: PTH100 -- of text, as all settings
         "server.listen": list(listen),
         "server.mqtt.uri": mqtt,
         "net.name": net,
     }
-    settings, node = start(session, wanted, name=name, loopback=True)
+    settings = start(session, wanted, loopback=True)
+    kept = settings.server.dir if "server.dir" in settings.origins else None
+    node = name_of_node(name or settings.node.name, kept)
     initial = MISSING if init is None else literal(init) if is_literal else init
     serve(
         ServerSettings(
             node=node,
             network=settings.net.name,
-            directory=settings.server.dir if "server.dir" in settings.origins else None,
+            directory=kept,
             listen=settings.server.listen,
             initial=initial,
             **network_settings(settings),
         ),
         ready=lambda _: click.echo("Running."),
+        reload=lambda: read_log_level(session),
     )
 
 
-def start(
-    session: Session, wanted: Mapping[str, object], *, name: str | None, loopback: bool
-) -> tuple[Settings, str]:
+def start(session: Session, wanted: Mapping[str, object], *, loopback: bool) -> Settings:
     """Read the configuration, set up logging, make sure of the socket's directory.
 
     Args:
         session: The global options.
         wanted: Settings of this command line by full name; empty ones count as not given.
-        name: The node's name on the command line.
         loopback: Whether to listen on the loopback too, unless told otherwise.
-
-    Returns:
-        The settings, and the name of this node.
     """
-    from kvedge.config import load, own_node_name, private_directory
+    from kvedge.config import load, private_directory
 
     settings = load(
         config_file=session.given.text("config"),
@@ -95,26 +93,72 @@ def start(
         loopback=loopback,
     )
     set_up_logging(level=settings.log.level, verbose=session.verbose, environ=session.environ)
-    node, note = own_node_name(name or settings.node.name)
-    if note:
-        sys.stderr.write(f"kv: {note}\n")
     own = user_runtime_directory(session.environ, os.geteuid())
     if f"unix:{own}/kv.sock" in settings.server.listen:
         private_directory(own, uid=os.geteuid())
-    return settings, node
+    return settings
+
+
+def name_of_node(wanted: str | None, directory: str | None) -> str:
+    """Return the name of this node, which is fixed once there is a store.
+
+    Args:
+        wanted: What the command line or the configuration says; None where neither does.
+        directory: Of the store; None for none.
+
+    Raises:
+        WrongStore: The store is another node's.
+    """
+    from kvedge.config import own_node_name
+    from kvedge.server.logs import node_in
+
+    stored = node_in(directory) if directory else None
+    if stored and wanted is None:
+        return stored
+    node, note = own_node_name(wanted)
+    if note:
+        sys.stderr.write(f"kv: {note}\n")
+    if stored and node != stored:
+        why = f"it is the store of the node {stored}; start it under that name, or name another"
+        raise WrongStore(str(directory), f"{why} directory for {node}")
+    return node
+
+
+def read_log_level(session: Session) -> None:
+    """Take the log's level from the configuration again; a broken one changes nothing."""
+    from kvedge.config import load
+
+    try:
+        settings = load(
+            config_file=session.given.text("config"),
+            overrides=session.given.texts("set"),
+            environ=session.environ,
+        )
+    except BadSetting as error:
+        logging.getLogger(__name__).error("the configuration is not read again: %s", error)
+        return
+    set_up_logging(level=settings.log.level, verbose=session.verbose, environ=session.environ)
+    logging.getLogger(__name__).info("the configuration was read again")
 
 
 def network_settings(settings: Settings) -> dict[str, Any]:
     """Return what a server is told of its network: broker, topics, key."""
     from kvedge.transport.mqtt_settings import MqttSettings
 
-    uri, file = settings.server.mqtt_uri, settings.net.key_file
+    told, file = settings.server, settings.net.key_file
     try:
         key = Path(file).read_bytes().strip() if file else None
     except OSError as error:
         raise BadSetting("net.key_file", f"{file}: {error.strerror}") from error
     return {
-        "mqtt": MqttSettings.from_uri(uri) if uri else None,
-        "root": settings.server.root or "",
+        "mqtt": told.mqtt_uri
+        and MqttSettings.from_uri(
+            told.mqtt_uri,
+            password_file=told.mqtt_password_file,
+            ca_file=told.mqtt_ca_file,
+            certificate_file=told.mqtt_certificate_file,
+            key_file=told.mqtt_key_file,
+        ),
+        "root": told.root or "",
         "key": key,
     }

@@ -49,6 +49,10 @@ class ServerSettings:
     dir: str
     listen: tuple[str, ...]
     mqtt_uri: str | None = None
+    mqtt_password_file: str | None = None
+    mqtt_ca_file: str | None = None
+    mqtt_certificate_file: str | None = None
+    mqtt_key_file: str | None = None
     root: str | None = None
 
 

@@ -12,12 +12,14 @@ put anything into the tree that this server would not have taken from a client.
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kvedge import limits
-from kvedge.errors import BadPath, BadValue, LimitExceeded, RemoteProtocolError
+from kvedge.errors import RemoteProtocolError
 from kvedge.model.entry import TICK_MAX
 from kvedge.model.path import elements_of, key_of
 from kvedge.model.stamp import TOCK_MAX, Dot, Rid
@@ -28,7 +30,7 @@ Bases = Callable[[Rid], int]
 """Looks up what is added to the ticks of a rid to show them."""
 
 INCARNATION_MAX = (1 << 63) - 1
-_NODE_MAX_CHARS = 64
+_NODE = re.compile(r"[A-Za-z0-9_-]{1,63}")  # as topics have them
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def read_writers(given: Any) -> list[tuple[Rid, int]]:
     for parts in given:
         _require(isinstance(parts, tuple) and len(parts) >= 3, "a writer")
         node, incarnation, base = parts[:3]
-        _require(isinstance(node, str) and 0 < len(node) <= _NODE_MAX_CHARS, "a node's name")
+        _require(isinstance(node, str) and _is_node(node), "a node's name")
         _require(
             _is_number(incarnation, INCARNATION_MAX) and _is_number(base, TOCK_MAX), "a writer"
         )
@@ -128,16 +130,16 @@ def read_writers(given: Any) -> list[tuple[Rid, int]]:
 def read_vector(given: Any, writers: list[tuple[Rid, int]]) -> Vector:
     """Return a vector; the ranges of a rid need not be in order."""
     _require(isinstance(given, tuple), "its vector")
-    made = Vector()
+    found: dict[Rid, list[tuple[int, int]]] = {}  # put in order at once: there may be many
     for parts in given:
         _require(isinstance(parts, tuple) and len(parts) % 2 == 1, "a vector's row")
-        rid = _writer(parts[0], writers)
+        ranges = found.setdefault(_writer(parts[0], writers), [])
         for first, last in zip(parts[1::2], parts[2::2], strict=True):
             _require(
                 _is_number(last, TICK_MAX) and _is_number(first, last) and first > 0, "a range"
             )
-            made.add_range(rid, first, last)
-    return made
+            ranges.append((first, last))
+    return Vector.of({rid: tuple(ranges) for rid, ranges in found.items()})
 
 
 def read_records(given: Any, writers: list[tuple[Rid, int]]) -> list[Carried]:
@@ -181,11 +183,15 @@ def _is_number(given: Any, largest: int) -> bool:
     return type(given) is int and 0 <= given <= largest
 
 
+def _is_node(name: str) -> bool:
+    return _NODE.fullmatch(name) is not None
+
+
 def _is_key(key: bytes) -> bool:
     """Tell whether bytes are the one packed form of a path."""
     try:
         return key_of(elements_of(key)) == key
-    except (ValueError, IndexError, BadPath, LimitExceeded):
+    except (ValueError, IndexError, struct.error, RecursionError):
         return False
 
 
@@ -193,7 +199,7 @@ def _is_value(packed: bytes) -> bool:
     """Tell whether bytes are the one packed form of a value."""
     try:
         return pack(decode(packed)) == packed
-    except (ValueError, BadValue, LimitExceeded):
+    except ValueError:  # BadValue and LimitExceeded are such
         return False
 
 

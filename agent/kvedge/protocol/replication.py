@@ -14,7 +14,8 @@ Nothing depends on any single one of them:
   changed meanwhile was sent as it was then, or will be hinted, digested and pulled anew.
 
 Only what is stored counts as seen: a record that is still on its way to the disk may be refused
-there, and whoever had claimed it would never be sent it again.
+there, and whoever had claimed it would never be sent it again.  For the same reason the cut of a
+pull does not count where the disk refused anything since it began.
 
 A part names the key to go on behind, so an answer needs no memory on the side that gives, and an
 asker that lost a part asks for that part again.  Merging is a maximum (see `model.merge`), so it
@@ -57,6 +58,8 @@ PART_WAIT_S = 2.0
 
 PART_TRIES_MAX = 5
 """Then the pull is given up; the next digest begins another, perhaps elsewhere."""
+
+_NUMBER_MAX = (1 << 63) - 1
 
 
 class Kind(IntEnum):
@@ -112,6 +115,10 @@ class Shelf(Protocol):
     def taken(self) -> Vector:
         """All dots that were received, those on their way to the disk included."""
 
+    @property
+    def refusals(self) -> int:
+        """How often records were forgotten since the disk refused them."""
+
     def base(self, rid: Rid) -> int:
         """Return what is added to the ticks of a rid to show them."""
 
@@ -140,6 +147,7 @@ class _Pull:
     Attributes:
         peer: Whom we ask.
         have: Our vector when it began.
+        refusals: The shelf's when it began.
         cut: What the peer had seen when it cut the first part.
         after: The key behind which the next part begins.
         again_s: When to ask again.
@@ -149,6 +157,7 @@ class _Pull:
     peer: Rid
     number: int
     have: Vector
+    refusals: int
     cut: Vector | None = None
     after: bytes | None = None
     again_s: float = 0.0
@@ -236,6 +245,8 @@ class Replication:
         have = read_vector(parts[4], writers)
         if incarnation != self._rid.incarnation:
             return []  # meant for a life of this node that has ended
+        if type(number) is not int or not 0 <= number <= _NUMBER_MAX:
+            raise RemoteProtocolError("a server's message is wrong in the number of a pull")
         if after is not None and not isinstance(after, bytes):
             raise RemoteProtocolError("a server's message is wrong in the key to go on behind")
         events: list[Event] = [self._give(sender, number, have, after)]
@@ -243,7 +254,7 @@ class Replication:
             events += self._begin(sender, now)
         return events
 
-    def _give(self, sender: Rid, number: object, have: Vector, after: bytes | None) -> Outgoing:
+    def _give(self, sender: Rid, number: int, have: Vector, after: bytes | None) -> Outgoing:
         shelf = self._shelf
         records, rest = shelf.lacking(have, after=after, bytes_max=BODY_MAX_BYTES)
         named = Writers()
@@ -265,25 +276,27 @@ class Replication:
             return []  # late, or twice
         writers = read_writers(parts[4])
         records = read_records(parts[5], writers)
-        if pull.cut is None:
-            pull.cut = read_vector(parts[6], writers)
-        if rest is None:
-            self._pull = None
-            return [Arrived(records, dict(writers), pull.cut)]
-        if not isinstance(rest, bytes) or (after is not None and rest <= after):
-            raise RemoteProtocolError("a server's pull does not get on")
-        pull.after, pull.tries = rest, 0
-        return [Arrived(records, dict(writers)), *self._ask(pull, now)]
+        cut = read_vector(parts[6], writers)
+        if not _gets_on(after, rest):
+            raise RemoteProtocolError("a server's message is wrong in how its pull goes on")
+        pull.cut = cut if pull.cut is None else pull.cut
+        if rest is not None:
+            pull.after, pull.tries = rest, 0
+            return [Arrived(records, dict(writers)), *self._ask(pull, now)]
+        self._pull = None
+        is_whole = pull.refusals == self._shelf.refusals
+        return [Arrived(records, dict(writers), pull.cut if is_whole else Vector())]
 
     # --- pulls --------------------------------------------------------------------------------
 
     def _begin(self, peer: Rid, now: float) -> list[Event]:
         """Ask a peer for what we lack, unless a pull is under way."""
-        self._gaps.pop(peer, None)
         if self._pull is not None:
             return []
+        self._gaps.pop(peer, None)
         self._number += 1
-        self._pull = _Pull(peer, self._number, self._shelf.seen.union(Vector()))
+        have = self._shelf.seen.union(Vector())
+        self._pull = _Pull(peer, self._number, have, self._shelf.refusals)
         return self._ask(self._pull, now)
 
     def _ask(self, pull: _Pull, now: float) -> list[Event]:
@@ -317,6 +330,11 @@ class Replication:
         self._gaps = {rid: when for rid, when in self._gaps.items() if rid.node != node}
         if self._pull is not None and self._pull.peer.node == node:
             self._pull = None
+
+
+def _gets_on(after: bytes | None, rest: object) -> bool:
+    """Tell whether a pull that went on behind one key may go on behind another."""
+    return rest is None or (isinstance(rest, bytes) and (after is None or rest > after))
 
 
 def _leaves_gap(record: Carried, taken: Vector, new: Sequence[Carried]) -> bool:

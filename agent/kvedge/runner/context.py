@@ -73,8 +73,15 @@ async def without_exit(
     """Call user code; `sys.exit()` in it is an error of the job, not the end of the runner."""
     try:
         return await function(*args)
-    except SystemExit as error:
-        raise JobFailed(str(path), f"it called exit with {error.code!r}") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise tried_to_end(path, error) from error
+
+
+def tried_to_end(path: Path, error: BaseException) -> JobFailed:
+    """Return the failure of a job that raised what would end the whole process."""
+    if isinstance(error, SystemExit):
+        return JobFailed(str(path), f"it called exit with {error.code!r}")
+    return JobFailed(str(path), f"it raised {type(error).__name__}")
 
 
 class _Task:

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from kvedge import job as messages
 from kvedge.client.client import Client
 from kvedge.client.faults import Detail
-from kvedge.errors import JobFailed, LimitExceeded, UsageError
+from kvedge.errors import LimitExceeded, UsageError
 from kvedge.limits import VALUE_MAX_BYTES
 from kvedge.model.path import P, Path
 from kvedge.model.value import pack
@@ -34,7 +34,7 @@ from kvedge.runner.code import (
     make_function,
     missing_modules,
 )
-from kvedge.runner.context import BlockingContext, Context, Owner, Place, without_exit
+from kvedge.runner.context import BlockingContext, Context, Owner, Place, tried_to_end, without_exit
 from kvedge.runner.output import Output, current, job_logger
 from kvedge.runner.spec import JobSpec, JobStatus, Reason
 
@@ -184,7 +184,7 @@ class Execution:
         def call() -> None:
             try:
                 results.append(function())
-            except (Exception, SystemExit) as error:  # noqa: BLE001 -- raised again below
+            except BaseException as error:  # noqa: BLE001 -- a thread has no cancel; raised again below
                 errors.append(error)
 
         async def wait() -> None:
@@ -202,9 +202,9 @@ class Execution:
             blocking.end()
             await self._outlast(done)
         for error in errors:
-            if isinstance(error, SystemExit):
-                raise JobFailed(str(self._place.path), f"it called exit with {error.code!r}")
-            raise error
+            if isinstance(error, Exception):
+                raise error
+            raise tried_to_end(self._place.path, error) from error
         return results[0]
 
     async def _outlast(self, done: anyio.Event) -> None:

@@ -50,8 +50,13 @@ class RunnerSettings:
     cfg: Mapping[str, Any] = field(default_factory=dict)
 
 
+_LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "INFO": logging.INFO}
+
+
 def _log_line(name: str, line: str) -> None:
-    logging.getLogger("kvedge.job").info("%s: %s", name, line)
+    """Log what a job logs at its level; what it merely prints is for `kv run log` and debugging."""
+    level = _LEVELS.get(line.partition(" ")[0], logging.DEBUG)
+    logging.getLogger("kvedge.job").log(level, "%s: %s", name, line)
 
 
 async def serve(settings: RunnerSettings, *, clock: Clock, echo: Echo = _log_line) -> None:

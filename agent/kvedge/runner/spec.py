@@ -30,6 +30,10 @@ PAUSE_MAX_S = 86400.0
 """A failing job is tried once a day at least, unless its delay itself is longer."""
 
 
+PAUSE_MIN_S = 1.0
+"""A failing job is not tried more often: each try is stored three times, which wears the card."""
+
+
 class Reason(StrEnum):
     """Why a run ended."""
 
@@ -254,8 +258,8 @@ _NOW = Start(0)
 def pause_s(spec: JobSpec, errors: int) -> float:
     """Return how long to wait after so many errors in a row."""
     longest = max(PAUSE_MAX_S, spec.delay)
-    if not spec.delay:
-        return 0
+    if spec.delay < PAUSE_MIN_S:
+        return PAUSE_MIN_S
     if errors * math.log(spec.backoff) > math.log(longest / spec.delay):
         return longest
     return spec.delay * spec.backoff**errors

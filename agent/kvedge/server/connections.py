@@ -116,7 +116,11 @@ class Connection:
 
     def _is_held(self) -> bool:
         """Tell whether too much is under way.  Whatever ends that calls `proceed`."""
-        if self.store.pending_count > limits.COMMIT_WAITING_MAX:
+        store = self.store
+        if (
+            store.pending_count > limits.COMMIT_WAITING_MAX
+            or store.pending_bytes > limits.COMMIT_WAITING_MAX_BYTES
+        ):
             self._server.hold(self)
             return True
         return self.is_slow() or self._unanswered > limits.REQUESTS_OPEN_MAX

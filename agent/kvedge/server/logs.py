@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from kvedge.clock import Clock
 from kvedge.errors import AgentError, StorageError
 from kvedge.model.stamp import Rid, generation_of
-from kvedge.server.records import Loaded, load_file, payloads_of
+from kvedge.server.records import Loaded, load_file
 from kvedge.storage.commit import Committer, SnapshotDone
 from kvedge.storage.commit_queue import Done
 from kvedge.storage.directory import DirectoryLock
 from kvedge.storage.disk import OsDisk
-from kvedge.storage.frames import LossKind
+from kvedge.storage.frames import LossKind, read_frames
 from kvedge.storage.journal import Contents, Journal
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ class Owner(Protocol):
     def preamble(self) -> list[bytes]:
         """Return what a new file begins with; may be called from another thread."""
 
-    def items(self) -> list[tuple[bytes, bytes]]:
-        """Return all keys with their packed entries, for a snapshot."""
+    def snapshot(self) -> Iterable[bytes]:
+        """Return what a snapshot holds; read in another thread, so it must not change."""
 
     def confirm(self, written_to: int, synced_to: int) -> None:
         """They are in the file, and on the disk, up to these numbers."""
@@ -115,6 +116,8 @@ class DiskLog:
         self.loaded = Loaded()
         for file in contents.files:
             load_file(self.loaded, file.payloads)
+        if not self.loaded.lost and not any(loss.kind in _HARMFUL for loss in contents.losses):
+            self.loaded.seen = self.loaded.seen.union(self.loaded.claimed)
         self.generation = generation_of(contents.incarnation_max) + 1
         _report(contents, self.loaded.lost)
         self._loop = asyncio.get_running_loop()
@@ -161,13 +164,27 @@ class DiskLog:
             self._owner.doubt(done.uncertain.upto, done.uncertain.error)
         self._owner.confirm(done.written_to, done.synced_to)
         if done.snapshot is not None:
-            self._committer.snapshot(done.snapshot, payloads_of(self._owner.items()))
+            self._committer.snapshot(done.snapshot, self._owner.snapshot())
 
     def close(self) -> None:
         """Write out what is left and let the directory go; blocks."""
         if self._committer is not None:
             self._committer.close()
         self._lock.release()
+
+
+def node_in(directory: str) -> str | None:
+    """Return the node whose store a directory holds, None where there is none that can be read."""
+    disk = OsDisk(Path(directory))
+    try:
+        names = [name for name in disk.names() if name.endswith((".kvj", ".kvs"))]
+        for name in sorted(names, key=lambda name: name.partition("-")[2], reverse=True):
+            header = read_frames(disk.read(name), name=directory).header
+            if header is not None:
+                return header.node
+    except OSError:
+        return None  # opening it will tell what is wrong
+    return None
 
 
 def _report(contents: Contents, lost: int) -> None:
@@ -179,6 +196,7 @@ def _report(contents: Contents, lost: int) -> None:
         log.error("%d records name a writer whose own entry is damaged: they are lost", lost)
 
 
+_HARMFUL = {LossKind.DAMAGED, LossKind.MISSING}
 _LEVELS = {LossKind.TORN: logging.INFO, LossKind.SPARED: logging.WARNING}
 _TEXTS = {
     LossKind.TORN: "%s ends with %d bytes of an unfinished write at byte %d: cut",

@@ -36,6 +36,11 @@ class StoreShelf:
         """All dots that were received, those on their way to the disk included."""
         return self._store.taken
 
+    @property
+    def refusals(self) -> int:
+        """How often records were forgotten since the disk refused them."""
+        return self._store.refusals
+
     def base(self, rid: Rid) -> int:
         """Return what is added to the ticks of a rid to show them."""
         return self._store.base if rid == self._store.rid else self._store.rids.base_of(rid)

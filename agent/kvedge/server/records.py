@@ -5,22 +5,25 @@ A payload is a msgpack array whose first part says what it is:
     [0, key, packed entry]                    a record
     [1, number, node, incarnation, base]      the number that stands for a rid in this file
     [2, tock]                                 no tock above this one is shown before the next
+    [3, number, first, last, ...]             ticks of a rid that were seen: in snapshots
 
-The last two are vital: others depend on them, so they are written twice.  Numbers are those of
-the process that wrote the file; they are translated to this process's on loading.
+A snapshot has no entries that were overwritten, so it says of which dots it knows.  The second
+and third kinds are vital: others depend on them, so they are written twice.  Numbers are those
+of the process that wrote the file; they are translated to this process's on loading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from kvedge.model import entry as entries
 from kvedge.model.stamp import Rid, RidTable
 from kvedge.model.value import packb, unpack
 from kvedge.model.vector import Vector
 
-_RECORD, _RID, _CEILING = range(3)
+_RECORD, _RID, _CEILING, _SEEN = range(4)
 _RECORD_HEAD = b"\x93\x00"
 
 
@@ -56,6 +59,7 @@ class Loaded:
         entries: Packed entries by key, ready for the tree.
         rids: The numbers that the entries use.
         seen: All dots that were found, those of overwritten entries too.
+        claimed: All dots that snapshots say were seen: to be believed where nothing is damaged.
         tock: The largest tock that may have been shown.
         lost: How many records could not be understood, although their bytes were whole.
     """
@@ -63,6 +67,7 @@ class Loaded:
     entries: dict[bytes, bytes] = field(default_factory=dict)
     rids: RidTable = field(default_factory=RidTable)
     seen: Vector = field(default_factory=Vector)
+    claimed: Vector = field(default_factory=Vector)
     tock: int = 0
     lost: int = 0
 
@@ -92,6 +97,10 @@ class _FileReader:
             self._numbers[number] = self._into.rids.number(Rid(node, incarnation), base)
         elif kind == _CEILING:
             self._into.tock = max(self._into.tock, parts[0])
+        elif kind == _SEEN and parts[0] in self._numbers:
+            rid = self._into.rids.rid(self._numbers[parts[0]])
+            for first, last in zip(parts[1::2], parts[2::2], strict=True):
+                self._into.claimed.add_range(rid, first, last)
 
     def _take_record(self, key: bytes, packed: bytes) -> None:
         links = entries.links_of(packed)
@@ -140,7 +149,12 @@ def _runs(ticks: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def payloads_of(items: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
-    """Yield the record payloads of a tree's items, for a snapshot."""
-    for key, packed in items:
-        yield record_payload(key, packed)
+def snapshot_payloads(
+    items: list[tuple[bytes, bytes]], seen: Vector, rids: RidTable
+) -> Iterable[bytes]:
+    """Return the payloads of a snapshot: what was seen, now, and the entries, as they are read."""
+    vectors = [
+        packb((_SEEN, rids.number(rid), *(end for ends in ranges for end in ends)))
+        for rid, ranges in seen
+    ]
+    return chain(vectors, (record_payload(key, packed) for key, packed in items))

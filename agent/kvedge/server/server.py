@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -22,7 +22,7 @@ from kvedge.model.value import MISSING, pack
 from kvedge.server.connections import Connection
 from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
-from kvedge.server.records import Loaded
+from kvedge.server.records import Loaded, snapshot_payloads
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
 from kvedge.server.streams import Watchers
@@ -104,9 +104,10 @@ class Server:
         """Return what a new file begins with; may be called from another thread."""
         return self.store.preamble()
 
-    def items(self) -> list[tuple[bytes, bytes]]:
-        """Return all keys with their packed entries, for a snapshot."""
-        return self.store.tree.items()
+    def snapshot(self) -> Iterable[bytes]:
+        """Return what a snapshot holds."""
+        store = self.store
+        return snapshot_payloads(store.tree.items(), store.seen, store.rids)
 
     def confirm(self, written_to: int, synced_to: int) -> None:
         """Make writes visible, tell watchers, answer."""

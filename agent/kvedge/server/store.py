@@ -84,6 +84,7 @@ class Store:
         rids: The numbers of rids in packed entries.
         seen: All dots this server has seen.
         taken: Those on their way to the disk included.
+        refusals: How often the disk refused some.
     """
 
     def __init__(self, rid: Rid, base: int, loaded: Loaded, log: CommitLog) -> None:
@@ -94,17 +95,21 @@ class Store:
         self.rids = loaded.rids
         self.seen = loaded.seen
         self.taken = Vector().union(loaded.seen)
+        self.refusals = 0
         self._log = log
         self._tock = self._ceiling = self._ceiling_safe = loaded.tock
         self._ceiling_number = 0
         self._tick = 0
-        self._number: int | None = None  # our rid's, once it has a record
+        # By the number of a rid, the log's number of the payload that tells it.  A new segment
+        # begins with all that were there at its start.
+        self._announced = dict.fromkeys(range(len(loaded.rids)), 0)
         self._safe: deque[Pending] = deque()  # wait for the disk
         self._quick: deque[Pending] = deque()  # relaxed: wait for the file
         self._newest: dict[bytes, bytes] = {}
         self._doubted = 0
         self._vectors: deque[tuple[int, Vector]] = deque()  # count once this number is synced
         self._last = self._synced = 0  # numbers of the log
+        self._waiting_bytes = 0
 
     @property
     def tock(self) -> int:
@@ -115,6 +120,11 @@ class Store:
     def tick_shown(self) -> int:
         """The newest visible change of this node, as users count; pending ones may vanish."""
         return self.base + self.seen.last(self.rid)
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much the entries of the writes under way take; those in doubt do not count."""
+        return self._waiting_bytes
 
     @property
     def pending_count(self) -> int:
@@ -166,6 +176,7 @@ class Store:
         self._last = number
         pending = Pending(number, key, packed, old, done)
         (self._quick if quick else self._safe).append(pending)
+        self._waiting_bytes += len(packed)
         self._newest[key] = packed
         self.taken.add(Dot(self.rid, self._tick))
         return pending
@@ -175,8 +186,8 @@ class Store:
 
         It becomes visible like a relaxed write, where it wins.  The tock moves up to its own.
         """
-        if record.dot in self.taken:
-            return
+        if record.dot in self.taken or record.dot.rid == self.rid:
+            return  # known; and only we make changes under our own rid
         self.taken.add(record.dot)
         self._tock = max(self._tock, record.tock)
         self._raise_ceiling(record.tock, _CEILING_STEP_BLIND)
@@ -188,6 +199,7 @@ class Store:
         number = self._log.submit(record_payload(record.key, packed), durable=not quick)
         self._last = number
         pending = Pending(number, record.key, packed, None, _ignore, is_own=False)
+        self._waiting_bytes += len(packed)
         (self._quick if quick else self._safe).append(pending)
 
     def take_vector(self, seen: Vector) -> None:
@@ -204,17 +216,20 @@ class Store:
                     self.taken.add_range(rid, first, last)
 
     def _number_of(self, rid: Rid, bases: Mapping[Rid, int]) -> int:
-        known = len(self.rids)
         number = self.rids.number(rid, bases.get(rid, 0))
-        if number == known:  # new: the segment that is open does not have it
-            self._log.submit(rid_payload(number, rid, self.rids.base(number)), vital=True)
+        self._announce(number)
         return number
 
+    def _announce(self, number: int) -> None:
+        """Make sure that the open segment says what a rid's number stands for."""
+        if number not in self._announced:
+            payload = rid_payload(number, self.rids.rid(number), self.rids.base(number))
+            self._announced[number] = self._log.submit(payload, vital=True)
+
     def _own_number(self) -> int:
-        if self._number is None:
-            self._number = self.rids.number(self.rid, self.base)
-            self._log.submit(rid_payload(self._number, self.rid, self.base), vital=True)
-        return self._number
+        number = self.rids.number(self.rid, self.base)
+        self._announce(number)
+        return number
 
     def _next_tock(self, wall_ms: int | None) -> int:
         tock = next_tock(self._tock, wall_ms)
@@ -239,6 +254,7 @@ class Store:
             self._ceiling_safe = self._ceiling
         ready = _take(self._quick, max(written_to, synced_to)) + _take(self._safe, synced_to)
         self._doubted -= sum(map(_is_doubted, ready))
+        self._waiting_bytes -= sum(len(p.packed) for p in ready if not _is_doubted(p))
         for pending in ready:
             self._settle(pending)
             if self._newest.get(pending.key) is pending.packed:
@@ -263,6 +279,7 @@ class Store:
         waiting = (p for p in (*self._quick, *self._safe) if not _is_doubted(p))
         found = [p for p in waiting if p.number <= up_to]
         self._doubted += len(found)
+        self._waiting_bytes -= sum(len(pending.packed) for pending in found)
         asking = [pending.done for pending in found]
         for pending in found:
             pending.done = _nobody
@@ -281,14 +298,17 @@ class Store:
         self._doubted = sum(map(_is_doubted, rest))
         self._tick -= sum(pending.is_own for pending in failed)
         self._vectors = deque(vector for vector in self._vectors if vector[0] < first)
+        self._last = min(self._last, first - 1)
+        self.refusals += 1
         self.taken = Vector().union(self.seen)
         for pending in rest:
             number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
             self.taken.add(Dot(self.rids.rid(number), tick))
-        # What was announced may not be in the log: announce it again before it is needed.
-        self._ceiling = self._ceiling_safe
-        if not self._tick:
-            self._number = None
+        # What was announced is not in the log: announce it again before it is needed.
+        self._announced = {n: at for n, at in self._announced.items() if at < first}
+        if self._ceiling_number >= first:
+            self._ceiling = self._ceiling_safe
+        self._waiting_bytes = sum(len(p.packed) for p in rest if not _is_doubted(p))
         return failed
 
 

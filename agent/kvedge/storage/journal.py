@@ -39,7 +39,7 @@ SNAPSHOT_GROWTH = 2
 SEGMENTS_MAX = 64
 """A snapshot is due after so many segments: each start makes one, however small."""
 
-_HEADERS_MAX_BYTES = 1024  # the two copies of the longest header there may be
+_HEADERS_MAX_BYTES = 256  # a tear within the first copy of a header is shorter than this
 
 _CHUNK_BYTES = 64 * 1024  # what a snapshot encodes before it lets other threads run
 _SEGMENT = re.compile(r"journal-(\d{8,})\.kvj")

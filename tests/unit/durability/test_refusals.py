@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ class Owner:
     def preamble(self) -> list[bytes]:
         return []
 
-    def items(self) -> list[tuple[bytes, bytes]]:
+    def snapshot(self) -> Iterable[bytes]:
         return []
 
     def confirm(self, written_to: int, synced_to: int) -> None:

@@ -11,6 +11,7 @@ from kvedge.errors import JobFailed
 from kvedge.model.path import P, Path
 from kvedge.runner.spec import (
     PAUSE_MAX_S,
+    PAUSE_MIN_S,
     JobSpec,
     JobStatus,
     Reason,
@@ -107,7 +108,7 @@ def test_next_start(
 
 PAUSES = [
     (spec(), 1, 110.0),
-    (spec(delay=0), 5, 0.0),
+    (spec(delay=0), 5, PAUSE_MIN_S),
     (spec(backoff=1), 5, 100.0),
     (spec(backoff=2), 100_000, PAUSE_MAX_S),
     (spec(delay=2 * PAUSE_MAX_S), 9, 2 * PAUSE_MAX_S),

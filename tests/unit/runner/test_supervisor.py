@@ -204,6 +204,7 @@ BAD_CODE = [
     ("retrn 1", "line 1: invalid syntax"),
     ("return object()", "object cannot be stored"),
     ("raise SystemExit(3)", "it called exit with 3"),
+    ("raise KeyboardInterrupt", "it raised KeyboardInterrupt"),
     ("return n", "needs the variables n"),
     ("async with anyio.create_task_group(): pass", "NameError"),
     ("yield 1", "has a `yield`"),
@@ -221,6 +222,17 @@ async def test_bad_code_is_a_stored_error(bench: RunnerBench, text: str, message
     (tock,) = await bench.client.list(places.ERRORS / NODE)
     detail = (await bench.client.get(places.ERRORS / NODE / tock / NODE)).value
     assert "kvedge" not in detail["trace"]
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt", "BaseException('x')"])
+async def test_a_thread_cannot_end_the_runner(bench: RunnerBench, raised: str) -> None:
+    await bench.set_code("bad", f"raise {raised}", is_async=None)
+    await bench.set_job("a", "bad")
+    async with bench.runner():
+        await bench.state("a", reason="failed", backoff=1)
+        await bench.set_code("one", "return 1")
+        await bench.set_job("b", "one")
+        await bench.state("b", reason="done")
 
 
 async def test_bad_entry_is_told_and_others_go_on(bench: RunnerBench) -> None:

@@ -14,10 +14,10 @@ from kvedge.server.records import (
     Loaded,
     ceiling_payload,
     load_file,
-    payloads_of,
     preamble,
     record_payload,
     rid_payload,
+    snapshot_payloads,
 )
 
 OLD, NEW, OTHER = Rid("me", 1 << 40), Rid("me", 2 << 40), Rid("other", 7 << 40)
@@ -138,10 +138,12 @@ def test_a_snapshot_holds_the_same() -> None:
     file.add((OLD, 1, 5, KEYS[0], packb({"x": 1})))
     file.add((OTHER, 4, 6, KEYS[2], MISSING))
     loaded = loaded_from(file)
+    loaded.seen.add_range(OLD, 2, 9)  # overwritten: no entry tells of these any more
     into = Loaded()
-    items = list(payloads_of(loaded.entries.items()))
+    items = list(snapshot_payloads([*loaded.entries.items()], loaded.seen, loaded.rids))
     load_file(into, [*preamble(loaded.rids, loaded.tock), *items])
     assert tree_of(into) == tree_of(loaded)
+    assert into.claimed == loaded.seen
 
 
 _VALUES = st.integers(0, 3).map(packb) | st.just(MISSING)

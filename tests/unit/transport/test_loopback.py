@@ -117,14 +117,18 @@ def test_partition_has_a_direction() -> None:
 def test_restarted_broker_has_lost_what_was_under_way() -> None:
     net = Loopback(random.Random(1))
     (a, _), (_, of_b) = join(net, "a"), join(net, "b")
+    net.faults = replace(QUIET, delay_min_s=10, delay_max_s=10)
     a.publish("t", b"lost")
+    net.faults = QUIET
     net.stop_broker()
     net.start_broker()
     net.advance(net.now_s + 5)
+    assert of_b.states() == ["connected", "disconnected", "connected"]
     a.publish("t", b"found")
     net.advance(net.now_s + 1)
+    assert of_b.heard() == ["found"], "at once: nothing of the old connection is waited for"
+    net.advance(net.now_s + 10)
     assert of_b.heard() == ["found"]
-    assert of_b.states() == ["connected", "disconnected", "connected"]
 
 
 def test_will_of_a_silent_death_comes_late() -> None:

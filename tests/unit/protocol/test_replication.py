@@ -1,0 +1,557 @@
+"""What servers say to each other: updates, gaps, digests, and pulls that bear loss and doubling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvedge.errors import RemoteProtocolError
+from kvedge.model.path import Path
+from kvedge.model.stamp import Dot, Rid
+from kvedge.model.value import MISSING, decode, packb
+from kvedge.model.vector import Vector
+from kvedge.protocol.batches import Carried
+from kvedge.protocol.replication import (
+    BODY_MAX_BYTES,
+    GAP_WAIT_S,
+    PART_TRIES_MAX,
+    PART_WAIT_S,
+    Arrived,
+    Event,
+    Kind,
+    Outgoing,
+    Replication,
+)
+
+
+class HandShelf:
+    """Entries in a dict; what is taken is stored at once.  Implements `Shelf`."""
+
+    def __init__(self, rid: Rid, part_max: int) -> None:
+        self.rid = rid
+        self.entries: dict[bytes, Carried] = {}
+        self.seen = self.taken = Vector()
+        self.refusals = 0
+        self._part_max = part_max
+        self._tick = 0
+
+    def base(self, rid: Rid) -> int:
+        return 100
+
+    def root(self) -> bytes:
+        live = [(r.key, r.tock, r.dot) for r in self.entries.values() if r.value is not MISSING]
+        return blake2b(repr(sorted(live)).encode(), digest_size=16).digest()
+
+    def lacking(
+        self, vector: Vector, *, after: bytes | None, bytes_max: int
+    ) -> tuple[list[Carried], bytes | None]:
+        keys = [key for key in sorted(self.entries) if after is None or key > after]
+        part = keys[: self._part_max]
+        rest = part[-1] if len(keys) > len(part) else None
+        found = [self.entries[key] for key in part]
+        return [record for record in found if record.dot not in vector], rest
+
+    def store(self, record: Carried) -> None:
+        old = self.entries.get(record.key)
+        if old is None or (old.tock, old.dot) < (record.tock, record.dot):
+            self.entries[record.key] = record
+        self.seen.add(record.dot)
+
+    def write(self, name: object, *, size: int = 1) -> Carried:
+        self._tick += 1
+        tock = max([0, *(record.tock for record in self.entries.values())]) + 1
+        record = Carried(
+            Path("k", str(name)).key, tock, (Dot(self.rid, self._tick),), packb(bytes(size))
+        )
+        self.store(record)
+        return record
+
+
+class Node:
+    """A shelf, its replication, and what it wants to be sent."""
+
+    def __init__(self, name: str, part_max: int = 2) -> None:
+        self.rid = Rid(name, 1 << 40)
+        self.shelf = HandShelf(self.rid, part_max)
+        self.replication = Replication(self.rid, self.shelf)
+        self.arrived: list[Arrived] = []
+
+    def act(self, events: Sequence[Event]) -> list[Outgoing]:
+        """Store what has arrived; return what is to be sent."""
+        for event in events:
+            if isinstance(event, Arrived):
+                self.arrived.append(event)
+                for record in event.records:
+                    self.shelf.store(record)
+                for rid, ranges in event.seen:
+                    for first, last in ranges:
+                        self.shelf.seen.add_range(rid, first, last)
+        return [event for event in events if isinstance(event, Outgoing)]
+
+    def receive(self, message: Outgoing, sender: Node, now: float = 0.0) -> list[Outgoing]:
+        assert message.to in (None, self.rid.node)
+        return self.act(self.replication.receive(message.kind, sender.rid, message.body, now))
+
+    def expired(self, now: float) -> list[Outgoing]:
+        return self.act(self.replication.expired(now))
+
+    def holds(self, *names: object) -> bool:
+        return set(self.shelf.entries) == {Path("k", str(name)).key for name in names}
+
+
+@pytest.fixture
+def a() -> Node:
+    """The node that mostly asks."""
+    return Node("a")
+
+
+@pytest.fixture
+def b() -> Node:
+    """The node that mostly has something."""
+    return Node("b")
+
+
+@pytest.fixture
+def c() -> Node:
+    """A third one."""
+    return Node("c")
+
+
+def kinds(messages: Sequence[Outgoing]) -> list[tuple[Kind, str | None]]:
+    return [(message.kind, message.to) for message in messages]
+
+
+def update(node: Node, *records: Carried) -> Outgoing:
+    [message] = node.replication.updates(records)
+    return message
+
+
+def asked(asker: Node, giver: Node, now: float = 0.0) -> Outgoing:
+    """Let a digest begin a pull; return the question."""
+    [ask] = asker.receive(giver.replication.digest(), giver, now)
+    assert ask.kind == Kind.ASK
+    return ask
+
+
+def given_for(ask: Outgoing, asker: Node, giver: Node) -> Outgoing:
+    """Return the answer to a question."""
+    return giver.receive(ask, asker)[0]
+
+
+def remade(message: Outgoing, **changed: Any) -> Outgoing:
+    """Return a GIVE with some parts changed."""
+    names = ("incarnation", "number", "after", "rest", "writers", "records", "cut")
+    parts = dict(zip(names, decode(message.body), strict=True)) | changed
+    return Outgoing(message.kind, message.to, packb(tuple(parts.values())))
+
+
+# --- updates and gaps -------------------------------------------------------------------------
+
+
+def test_an_update_brings_what_is_not_known(a: Node, b: Node) -> None:
+    first, second = b.shelf.write(1), b.shelf.write(2)
+    assert a.receive(update(b, first), b) == []
+    assert a.receive(update(b, first, second), b) == []
+    assert [event.records for event in a.arrived] == [[first], [second]]
+    assert [event.bases for event in a.arrived] == [{b.rid: 100}] * 2
+    assert not any(event.seen for event in a.arrived for _ in event.seen)
+
+
+def test_an_update_of_known_records_is_no_news(a: Node, b: Node) -> None:
+    message = update(b, b.shelf.write(1))
+    a.receive(message, b)
+    assert a.replication.receive(message.kind, b.rid, message.body, 0) == []
+
+
+def test_updates_go_to_everybody_in_batches_of_bounded_size(a: Node, b: Node) -> None:
+    records = [b.shelf.write(i, size=BODY_MAX_BYTES // 5) for i in range(9)]
+    messages = b.replication.updates(records)
+    assert kinds(messages) == [(Kind.UPDATE, None)] * 3
+    assert max(len(message.body) for message in messages) <= BODY_MAX_BYTES
+    for message in messages:
+        a.receive(message, b)
+    assert a.shelf.entries == b.shelf.entries
+    assert b.replication.updates([]) == []
+
+
+def test_a_gap_is_pulled_after_a_while_and_not_before(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    a.receive(update(b, b.shelf.write(2)), b, now=5.0)
+    assert a.replication.next_deadline() == 5.0 + GAP_WAIT_S
+    assert a.expired(5.0 + GAP_WAIT_S - 0.001) == []
+    [ask] = a.expired(5.0 + GAP_WAIT_S)
+    assert kinds([ask]) == [(Kind.ASK, "b")]
+    a.receive(given_for(ask, a, b), b, now=5.3)
+    assert a.holds(1, 2)
+    assert a.replication.next_deadline() is None
+
+
+@pytest.mark.parametrize("ticks", [(1,), (1, 2), (2, 1), (3, 1, 2)])
+def test_what_comes_together_leaves_no_gap(a: Node, b: Node, ticks: tuple[int, ...]) -> None:
+    records = {tick: b.shelf.write(tick) for tick in (1, 2, 3)}
+    a.receive(update(b, *(records[tick] for tick in ticks)), b)
+    assert a.replication.next_deadline() is None
+
+
+def test_further_gaps_of_a_sender_do_not_put_off_its_pull(a: Node, b: Node) -> None:
+    records = [b.shelf.write(i) for i in range(6)]
+    a.receive(update(b, records[1]), b, now=1.0)
+    a.receive(update(b, records[3]), b, now=1.1)
+    assert a.replication.next_deadline() == 1.0 + GAP_WAIT_S
+
+
+def test_a_gap_waits_for_the_pull_that_is_under_way(a: Node, b: Node, c: Node) -> None:
+    c.shelf.write("c")
+    ask = asked(a, c)
+    b.shelf.write(1)
+    a.receive(update(b, b.shelf.write(2)), b)
+    assert a.expired(1.0) == []
+    assert a.receive(b.replication.digest(), b, now=1.0) == []  # nor does it get lost by this
+    a.receive(given_for(ask, a, c), c, now=1.1)
+    assert kinds(a.expired(1.2)) == [(Kind.ASK, "b")]
+
+
+# --- digests ----------------------------------------------------------------------------------
+
+
+def test_equal_servers_are_consistent_and_silent(a: Node, b: Node) -> None:
+    a.receive(update(b, b.shelf.write(1)), b)
+    assert not a.replication.is_consistent
+    assert a.receive(b.replication.digest(), b) == []
+    assert a.replication.is_consistent
+
+
+def test_who_has_seen_something_else_is_asked(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    a.replication.is_consistent = True
+    assert kinds(a.receive(b.replication.digest(), b)) == [(Kind.ASK, "b")]
+    assert not a.replication.is_consistent
+
+
+def test_equal_vectors_with_different_entries_are_not_consistent(a: Node, b: Node) -> None:
+    a.receive(update(b, b.shelf.write(1)), b)
+    a.shelf.entries.clear()
+    assert a.receive(b.replication.digest(), b) == []  # a pull would not bring it
+    assert not a.replication.is_consistent
+
+
+# --- pulls ------------------------------------------------------------------------------------
+
+
+def test_a_pull_comes_in_parts_and_its_cut_counts_after_the_last(a: Node, b: Node) -> None:
+    for name in (5, 1, 2, 3, 4, 3):
+        b.shelf.write(name)
+    message = asked(a, b)
+    parts = 0
+    while True:
+        give = given_for(message, a, b)
+        answer = a.receive(give, b)
+        parts += 1
+        if not answer:
+            break
+        assert not list(a.arrived[-1].seen)
+        [message] = answer
+    assert parts == 3
+    assert a.holds(1, 2, 3, 4, 5)
+    assert a.arrived[-1].seen == b.shelf.seen == a.shelf.seen
+    assert a.replication.next_deadline() is None
+
+
+def test_the_cut_is_that_of_the_first_part(a: Node, b: Node) -> None:
+    """What changed behind the pull meanwhile was not sent, so it must not count as seen."""
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    [ask] = a.receive(given_for(asked(a, b), a, b), b)
+    late = b.shelf.write(0)  # before the key to go on behind
+    assert a.receive(given_for(ask, a, b), b) == []
+    assert late.dot not in a.shelf.seen
+    assert a.holds(1, 2, 3)
+    a.receive(given_for(asked(a, b), a, b), b)
+    assert late.dot in a.shelf.seen
+
+
+def test_a_part_that_does_not_come_is_asked_for_again(a: Node, b: Node) -> None:
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    [lost] = a.receive(given_for(asked(a, b, now=1.0), a, b), b, now=2.0)
+    assert a.replication.next_deadline() == 2.0 + PART_WAIT_S
+    assert a.expired(2.0 + PART_WAIT_S - 0.001) == []
+    assert a.expired(2.0 + PART_WAIT_S) == [lost]
+    a.receive(given_for(lost, a, b), b)
+    assert a.holds(1, 2, 3)
+
+
+def test_a_pull_is_given_up_after_so_many_tries(a: Node, b: Node, c: Node) -> None:
+    b.shelf.write(1)
+    c.shelf.write(2)
+    asked(a, b)
+    tries = 1
+    for now in range(1, 60):
+        deadline = a.replication.next_deadline()
+        if deadline is not None and now >= deadline:
+            tries += len(a.expired(float(now)))
+    assert tries == PART_TRIES_MAX
+    assert a.replication.next_deadline() is None
+    asked(a, c, now=99.0)  # another may be asked
+
+
+def test_each_part_has_its_own_tries(a: Node, b: Node) -> None:
+    for name in range(5):
+        b.shelf.write(name)
+    now, message = 0.0, asked(a, b)
+    for _ in range(3):
+        for _ in range(PART_TRIES_MAX - 1):
+            now += PART_WAIT_S
+            [message] = a.expired(now)
+        [message] = a.receive(given_for(message, a, b), b, now) or [message]
+    assert a.holds(*range(5))
+
+
+def test_one_pull_at_a_time(a: Node, b: Node, c: Node) -> None:
+    b.shelf.write(1)
+    c.shelf.write(2)
+    asked(a, b)
+    assert a.receive(c.replication.digest(), c) == []
+    assert a.receive(b.replication.digest(), b) == []
+
+
+def test_a_doubled_part_is_ignored(a: Node, b: Node) -> None:
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    first = given_for(asked(a, b), a, b)
+    [ask] = a.receive(first, b)
+    assert a.receive(first, b) == []
+    last = given_for(ask, a, b)
+    a.receive(last, b)
+    assert a.receive(last, b) == []
+    assert len(a.arrived) == 2
+
+
+@pytest.mark.parametrize(
+    "changed", [{"incarnation": 7}, {"number": 2}, {"after": b"\x08k\0"}, {"after": 0}]
+)
+def test_a_part_of_another_pull_is_ignored(a: Node, b: Node, changed: dict[str, Any]) -> None:
+    b.shelf.write(1)
+    give = given_for(asked(a, b), a, b)
+    assert a.receive(remade(give, **changed), b) == []
+    assert not a.arrived
+    a.receive(give, b)
+    assert a.holds(1)
+
+
+def test_a_part_of_somebody_else_is_ignored(a: Node, b: Node, c: Node) -> None:
+    b.shelf.write(1)
+    give = given_for(asked(a, b), a, b)
+    assert a.receive(give, c) == []
+    assert not a.arrived
+
+
+def test_a_question_to_an_earlier_life_is_ignored(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    ask = asked(a, b)
+    again = Node("b")
+    again.rid = Rid("b", 2 << 40)
+    again.replication = Replication(again.rid, again.shelf)
+    assert again.receive(ask, a) == []
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x01", "same", 5, "text", ["list"]])
+def test_a_part_that_does_not_get_on_is_refused(a: Node, b: Node, rest: Any) -> None:
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    [ask] = a.receive(given_for(asked(a, b), a, b), b)
+    give = given_for(ask, a, b)
+    after = decode(give.body)[2]
+    before = len(a.arrived)
+    with pytest.raises(RemoteProtocolError):
+        a.receive(remade(give, rest=after if rest == "same" else rest), b)
+    assert len(a.arrived) == before
+    a.receive(give, b)
+    assert a.holds(1, 2, 3)
+
+
+def test_of_a_wrong_part_nothing_is_taken_its_cut_neither(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    give = given_for(asked(a, b), a, b)
+    claims = remade(give, rest=5, cut=((0, 1, 1000),))
+    with pytest.raises(RemoteProtocolError):
+        a.receive(claims, b)
+    a.receive(give, b)
+    assert a.shelf.seen == b.shelf.seen
+
+
+def test_a_cut_does_not_count_where_something_of_the_pull_was_refused(a: Node, b: Node) -> None:
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    [ask] = a.receive(given_for(asked(a, b), a, b), b)
+    a.shelf.refusals += 1  # the disk was full for a moment
+    a.receive(given_for(ask, a, b), b)
+    assert not list(a.arrived[-1].seen)
+    assert a.replication.next_deadline() is None
+    a.shelf.seen = a.shelf.taken = Vector()
+    message = [asked(a, b)]
+    while message:
+        message = a.receive(given_for(message[0], a, b), b)
+    assert a.shelf.seen == b.shelf.seen
+
+
+def test_who_is_asked_by_somebody_with_more_asks_back(a: Node, b: Node) -> None:
+    a.shelf.write(1)
+    answer = b.receive(asked(a, b), a)
+    assert kinds(answer) == [(Kind.GIVE, "a"), (Kind.ASK, "a")]
+    b.receive(given_for(answer[1], b, a), a)
+    assert b.holds(1)
+
+
+def test_who_is_asked_by_somebody_with_less_does_not(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    assert kinds(b.receive(asked(a, b), a)) == [(Kind.GIVE, "a")]
+
+
+@pytest.mark.parametrize("number", [None, "1", -1, msgpack.ExtType(2, b"\xff" * 200), "\udcff"])
+def test_a_question_that_cannot_be_answered_is_refused(a: Node, b: Node, number: Any) -> None:
+    incarnation, _, *rest = decode(asked(a, b_with_one(b)).body)
+    packer = msgpack.Packer(unicode_errors="surrogateescape")
+    body = packer.pack((incarnation, number, *rest))
+    with pytest.raises(RemoteProtocolError, match="number"):
+        b.replication.receive(Kind.ASK, a.rid, body, 0)
+
+
+@pytest.mark.parametrize("after", [1, "k", ["k"], msgpack.ExtType(9, b"")])
+def test_a_question_behind_no_key_is_refused(a: Node, b: Node, after: Any) -> None:
+    incarnation, number, _, *rest = decode(asked(a, b_with_one(b)).body)
+    body = msgpack.packb((incarnation, number, after, *rest))
+    with pytest.raises(RemoteProtocolError, match="go on behind"):
+        b.replication.receive(Kind.ASK, a.rid, body, 0)
+
+
+def b_with_one(node: Node) -> Node:
+    node.shelf.write(1)
+    return node
+
+
+def test_a_node_that_is_gone_is_asked_no_more(a: Node, b: Node, c: Node) -> None:
+    c.shelf.write(1)
+    a.receive(update(c, c.shelf.write(2)), c)
+    asked(a, b_with_one(b))
+    a.replication.forget("b")
+    assert a.replication.next_deadline() == GAP_WAIT_S
+    a.replication.forget("c")
+    assert a.replication.next_deadline() is None
+    assert a.expired(9.0) == []
+
+
+def test_a_message_of_another_kind_is_of_a_newer_version(a: Node, b: Node) -> None:
+    assert a.replication.receive(99, b.rid, b"", 0) == []
+
+
+def test_messages_of_a_newer_minor_version_are_read(a: Node, b: Node) -> None:
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+
+    def newer(message: Outgoing) -> Outgoing:
+        return Outgoing(message.kind, message.to, packb((*decode(message.body), "more")))
+
+    messages = a.receive(newer(b.replication.digest()), b)
+    while messages:
+        messages = a.receive(newer(given_for(newer(messages[0]), a, b)), b)
+    assert a.holds(1, 2, 3)
+    a.receive(newer(update(b, b.shelf.write(4))), b)
+    assert a.holds(1, 2, 3, 4)
+
+
+# --- anything at all --------------------------------------------------------------------------
+
+
+def test_wrong_messages_are_refused_in_words_and_in_no_other_way() -> None:
+    random = Random(7)
+    odd: tuple[Any, ...] = (
+        *(None, True, -1, 1 << 63, 1.5, "\udcff", b"", [], {}, [[]], b"\x06", b"\x09" * 2000),
+        *(msgpack.ExtType(2, b"\xff" * 200), msgpack.ExtType(3, b"\xc1")),
+    )
+    reasons = []
+    packer = msgpack.Packer(unicode_errors="surrogateescape")
+    for number in range(2000):
+        a, b = Node("a"), Node("b")
+        for name in (1, 2, 3):
+            b.shelf.write(name)
+        ask = asked(a, b)
+        whole = (update(b, b.shelf.write(4)), b.replication.digest(), ask, given_for(ask, a, b))
+        message = whole[number % 4]
+        to, sender = (b, a) if message.kind == Kind.ASK else (a, b)
+        parts = list(decode(message.body))
+        parts[random.randrange(len(parts))] = random.choice(odd)
+        try:
+            to.act(to.replication.receive(message.kind, sender.rid, packer.pack(parts), 0))
+        except RemoteProtocolError as error:
+            reasons.append(str(error))
+    assert len(reasons) > 500
+    assert min(len(reason.split()) for reason in reasons) > 8
+
+
+class Pair:
+    """Two nodes, what was written, and a network that loses, doubles and reorders."""
+
+    def __init__(self, random: Random, part_max: int, loss: float) -> None:
+        self.nodes = Node("a", part_max), Node("b", part_max)
+        self.written: dict[Dot, Carried] = {}
+        self.loss = loss
+        self._random = random
+        self._waiting: list[tuple[Node, Node, Outgoing]] = []
+
+    def send(self, sender: Node, messages: Sequence[Outgoing]) -> None:
+        other = self.nodes[1] if sender is self.nodes[0] else self.nodes[0]
+        weights = 1 - self.loss, self.loss / 2, self.loss / 2
+        for message in messages:
+            copies = self._random.choices((1, 0, 2), weights)[0]
+            self._waiting.extend([(other, sender, message)] * copies)
+
+    def write(self, node: Node) -> None:
+        record = node.shelf.write(self._random.randrange(12))
+        self.written[record.dot] = record
+        self.send(node, node.replication.updates([record]))
+
+    def step(self, now: float) -> None:
+        """Let timers speak and messages come, not all of them while things go wrong."""
+        for node in self.nodes:
+            if not self.loss or self._random.random() < 0.3:
+                self.send(node, [node.replication.digest()])
+            self.send(node, node.expired(now))
+        while self._waiting and (not self.loss or self._random.random() < 0.9):
+            at = self._random.randrange(len(self._waiting))
+            to, sender, message = self._waiting.pop(at)
+            self.send(to, to.receive(message, sender, now))
+
+    def check(self) -> None:
+        """What counts as seen is there, or something newer is."""
+        for node in self.nodes:
+            for dot in (dot for dot in self.written if dot in node.shelf.seen):
+                held = node.shelf.entries[self.written[dot].key]
+                assert (held.tock, held.dot) >= (self.written[dot].tock, dot)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(1, 5), st.floats(0.01, 0.3))
+def test_two_become_equal_whatever_is_lost_or_doubled(
+    seed: int, part_max: int, loss: float
+) -> None:
+    random = Random(seed)
+    pair = Pair(random, part_max, loss)
+    for now in range(90):
+        for node in pair.nodes:
+            if now < 50 and random.random() < 0.5:
+                pair.write(node)
+        if now == 60:
+            pair.loss = 0.0
+        pair.step(float(now))
+        pair.check()
+    one, other = (node.shelf for node in pair.nodes)
+    assert one.entries == other.entries
+    assert one.seen == other.seen
