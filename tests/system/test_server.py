@@ -463,7 +463,7 @@ REPLIES = {
     "map as key": (with_raw("value", b"\x81\x80\x01"), "is the key of a map"),
     "extension": (with_raw("value", b"\xd4\x63\x00"), "extension type 99"),
     "nchain": (request("get_value", path=(), nchain="x"), "'nchain'"),
-    "big value": (with_raw("value", b"\xc6\x00\x08\x00\x00" + bytes(1 << 19)), "at most 262144 bytes"),  # noqa: E501
+    "big value": (with_raw("value", b"\xc6\x00\x08\x00\x00" + bytes(1 << 19)), "at most 229376 bytes"),  # noqa: E501
 }  # fmt: skip
 
 
