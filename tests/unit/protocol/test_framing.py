@@ -265,3 +265,13 @@ def test_count_of_each_form(form: str) -> None:
 def test_every_first_byte_was_tried() -> None:
     tried = {int(form[:2], 16) for form in FORMS.split()}
     assert tried >= set(range(0xC0, 0xE0)) - {0xC1}
+
+
+def test_lists_that_are_only_announced_take_no_room() -> None:
+    """Each of them claims as many items as there are bytes, inside the one before."""
+    announced = b"\x81\xa1a" + b"\xdd\x00\x00\x0f\xa0" * 900
+
+    def feed() -> None:
+        assert Framer().feed(announced) == []
+
+    assert peak_bytes(feed) < MB

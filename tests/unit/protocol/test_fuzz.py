@@ -101,21 +101,25 @@ def check(session: ServerSession, draw: random.Random, data: bytes) -> None:
 @pytest.mark.slow
 def test_damaged_sessions_are_answered() -> None:
     draw = random.Random(SEED)
+    peaks = []
     tracemalloc.start()
     try:
         for _ in range(ROUNDS):
             session = ServerSession(logged_in=True)
             session.receive(RECORDED[0] if draw.random() < 0.5 else b"")
             data = damaged(draw)
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
             try:
                 check(session, draw, data)
             except Exception as error:
                 error.add_note(f"the bytes were {data!r}")
                 raise
-        peak = tracemalloc.get_traced_memory()[1]
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
     finally:
         tracemalloc.stop()
-    assert peak < 4 * MB
+    # msgpack interns the keys of maps; now and then the interpreter's table of these doubles.
+    assert sorted(peaks)[-4] < MB // 4
 
 
 @pytest.mark.slow
