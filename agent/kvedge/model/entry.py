@@ -26,8 +26,8 @@ _COUNT = 0x0F
 _HEAD = Struct(">QB")
 _LINKS = [Struct(f">{n}Q") for n in range(CHAIN_LINKS_MAX + 1)]
 _HEADS = [Struct(f">QB{n}Q") for n in range(CHAIN_LINKS_MAX + 1)]
-_TICK_BITS = 40
-TICK_MAX = (1 << _TICK_BITS) - 1
+TICK_BITS = 40
+TICK_MAX = (1 << TICK_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class Record:
 
 def link(number: int, tick: int) -> int:
     """Return the packed link of a rid's number and a tick."""
-    return number << _TICK_BITS | tick
+    return number << TICK_BITS | tick
 
 
 def link_parts(packed_link: int) -> tuple[int, int]:
     """Return the rid's number and the tick of a packed link."""
-    return packed_link >> _TICK_BITS, packed_link & TICK_MAX
+    return packed_link >> TICK_BITS, packed_link & TICK_MAX
 
 
 def join(tock: int, links: tuple[int, ...], value: bytes | Missing) -> bytes:
@@ -125,6 +125,6 @@ def extended_links(packed: bytes | None, new: int, rids: RidTable) -> tuple[int,
     if packed is None:
         return (new,)
     old = links_of(packed)
-    node = rids.node(new >> _TICK_BITS)
-    rest = [known for known in old if rids.node(known >> _TICK_BITS) != node]
+    node = rids.node(new >> TICK_BITS)
+    rest = [known for known in old if rids.node(known >> TICK_BITS) != node]
     return (new, *rest[: CHAIN_LINKS_MAX - 1])

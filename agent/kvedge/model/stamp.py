@@ -71,43 +71,59 @@ def tock_ms(tock: int) -> int:
 class RidTable:
     """Small numbers for rids, given in the order of first use, and the base of each.
 
-    Entries are kept packed and name rids by these numbers.
+    Entries are kept packed and name rids by these numbers.  A number is never used again in the
+    life of a table, so that what names one that is gone cannot mean somebody else.
     """
 
     def __init__(self) -> None:
-        self._rids: list[Rid] = []
-        self._bases: list[int] = []
+        self._rows: dict[int, tuple[Rid, int]] = {}
         self._numbers: dict[Rid, int] = {}
+        self._next = 0
 
     def __len__(self) -> int:
-        return len(self._rids)
+        return len(self._rows)
+
+    def knows(self, rid: Rid) -> bool:
+        """Tell whether a rid has a number."""
+        return rid in self._numbers
 
     def number(self, rid: Rid, base: int = 0) -> int:
         """Return the number of a rid; a new one is entered with its base."""
         known = self._numbers.get(rid)
         if known is None:
-            known = self._numbers[rid] = len(self._rids)
-            self._bases.append(base)  # first, since the journal's thread may be reading
-            self._rids.append(rid)
+            known = self._next
+            self._next += 1
+            self._rows[known] = (rid, base)
+            self._numbers[rid] = known
         return known
 
     def rid(self, number: int) -> Rid:
         """Return the rid with a number."""
-        return self._rids[number]
+        return self._rows[number][0]
 
     def node(self, number: int) -> str:
         """Return the node of the rid with a number."""
-        return self._rids[number].node
+        return self._rows[number][0].node
 
     def base(self, number: int) -> int:
         """Return what is added to the ticks of a rid before users see them."""
-        return self._bases[number]
+        return self._rows[number][1]
 
     def base_of(self, rid: Rid) -> int:
         """Return the base of a rid, 0 for one that is not known."""
         known = self._numbers.get(rid)
-        return 0 if known is None else self._bases[known]
+        return 0 if known is None else self._rows[known][1]
 
     def shown(self, dot: Dot) -> tuple[str, int]:
         """Return a dot as users see it: node and rising number."""
-        return dot.rid.node, self._bases[self._numbers[dot.rid]] + dot.tick
+        return dot.rid.node, self._rows[self._numbers[dot.rid]][1] + dot.tick
+
+    def rows(self) -> list[tuple[int, Rid, int]]:
+        """Return all numbers with their rids and bases; also from another thread."""
+        return [(number, rid, base) for number, (rid, base) in list(self._rows.items())]
+
+    def retain(self, numbers: set[int]) -> None:
+        """Forget the rids whose numbers are not among these."""
+        for number in self._rows.keys() - numbers:
+            rid, _ = self._rows.pop(number)
+            del self._numbers[rid]

@@ -3,7 +3,9 @@
     writers   [[node, incarnation, base], ...]                 what the numbers below stand for
     record    [key, tock, [writer, tick, writer, tick, ...]]   and the packed value as a fourth
                                                                part, unless it is a tombstone
-    vector    [[writer, first, last, first, last, ...], ...]
+    vector    [[writer, first, last, first, last, ...], ..., [node, generation], ...]
+
+The last rows of a vector name the generation of a node below which all counts as seen.
 
 A writer is named once per message, so a record costs little more than its path and value.  What
 comes in is checked in full: a peer of another version, or one that went wrong, must not be able to
@@ -16,6 +18,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from kvedge import limits
@@ -23,7 +26,7 @@ from kvedge.errors import RemoteProtocolError
 from kvedge.model.entry import TICK_MAX
 from kvedge.model.path import elements_of, key_of
 from kvedge.model.stamp import TOCK_MAX, Dot, Rid
-from kvedge.model.value import MISSING, Missing, decode, pack
+from kvedge.model.value import MISSING, Missing, decode, pack, packb
 from kvedge.model.vector import Vector
 
 Bases = Callable[[Rid], int]
@@ -53,6 +56,12 @@ class Carried:
     def dot(self) -> Dot:
         """The change that made it."""
         return self.chain[0]
+
+    @property
+    def rank(self) -> tuple[int, Rid, int]:
+        """What decides a merge: the larger one wins."""
+        dot = self.chain[0]
+        return self.tock, dot.rid, dot.tick
 
 
 class Writers:
@@ -86,12 +95,19 @@ def record_parts(record: Carried, writers: Writers, bases: Bases) -> tuple[Any, 
     return record.key, record.tock, links, record.value
 
 
-def vector_parts(vector: Vector, writers: Writers, bases: Bases) -> list[list[int]]:
+def vector_parts(vector: Vector, writers: Writers, bases: Bases) -> list[tuple[Any, ...]]:
     """Return the parts of a vector in a message."""
-    return [
-        [writers.number(rid, bases(rid)), *(end for ends in ranges for end in ends)]
+    rows: list[tuple[Any, ...]] = [
+        (writers.number(rid, bases(rid)), *(end for ends in ranges for end in ends))
         for rid, ranges in vector
     ]
+    return rows + list(vector.floors.items())
+
+
+def vector_hash(vector: Vector) -> bytes:
+    """Return 16 bytes that stand for a vector."""
+    rows = [(rid.node, rid.incarnation, ranges) for rid, ranges in vector]
+    return blake2b(packb((rows, list(vector.floors.items()))), digest_size=16).digest()
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -131,15 +147,22 @@ def read_vector(given: Any, writers: list[tuple[Rid, int]]) -> Vector:
     """Return a vector; the ranges of a rid need not be in order."""
     _require(isinstance(given, tuple), "its vector")
     found: dict[Rid, list[tuple[int, int]]] = {}  # put in order at once: there may be many
+    floors: dict[str, int] = {}
     for parts in given:
-        _require(isinstance(parts, tuple) and len(parts) % 2 == 1, "a vector's row")
+        _require(isinstance(parts, tuple) and len(parts) > 0, "a vector's row")
+        if isinstance(parts[0], str):
+            _require(len(parts) == 2 and _is_node(parts[0]), "a vector's floor")
+            _require(_is_number(parts[1], INCARNATION_MAX), "a vector's floor")
+            floors[parts[0]] = parts[1]
+            continue
+        _require(len(parts) % 2 == 1, "a vector's row")
         ranges = found.setdefault(_writer(parts[0], writers), [])
         for first, last in zip(parts[1::2], parts[2::2], strict=True):
             _require(
                 _is_number(last, TICK_MAX) and _is_number(first, last) and first > 0, "a range"
             )
             ranges.append((first, last))
-    return Vector.of({rid: tuple(ranges) for rid, ranges in found.items()})
+    return Vector.of({rid: tuple(ranges) for rid, ranges in found.items()}, floors)
 
 
 def read_records(given: Any, writers: list[tuple[Rid, int]]) -> list[Carried]:

@@ -21,18 +21,24 @@ A part names the key to go on behind, so an answer needs no memory on the side t
 asker that lost a part asks for that part again.  Merging is a maximum (see `model.merge`), so it
 does not matter that entries arrive twice and by several ways.
 
+- **Repair.**  Equal vectors mean equal trees.  Where two servers see the one without the other,
+  something was lost in memory or on a disk: they compare bucket digests and give each other all
+  that is in the buckets that differ.
+- **Copy.**  Who may not merge what he has (see `membership`) pulls everything, aside, and begins
+  anew with that.
+
 Out of scope here: sealing and replay (`envelope`), presence, and who may be forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from hashlib import blake2b
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Protocol
 
 from kvedge.errors import RemoteProtocolError
+from kvedge.model.buckets import BUCKETS, DIGESTS_BYTES, diff
 from kvedge.model.stamp import Dot, Rid
 from kvedge.model.value import packb
 from kvedge.model.vector import Vector
@@ -44,8 +50,11 @@ from kvedge.protocol.batches import (
     read_vector,
     read_writers,
     record_parts,
+    vector_hash,
     vector_parts,
 )
+from kvedge.protocol.exchange import Kind, Outgoing
+from kvedge.protocol.membership import Event as MembershipEvent
 
 BODY_MAX_BYTES = 192 * 1024
 """What one message carries; brokers bound theirs at 256 kB (see `limits`)."""
@@ -62,28 +71,15 @@ PART_TRIES_MAX = 5
 _NUMBER_MAX = (1 << 63) - 1
 
 
-class Kind(IntEnum):
-    """What a message is."""
+class Way(Enum):
+    """How records came."""
 
-    UPDATE = 1
-    DIGEST = 2
-    ASK = 3
-    GIVE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to send.
-
-    Attributes:
-        kind: What it is.
-        to: Whom; None for everybody.
-        body: Its packed parts.
-    """
-
-    kind: Kind
-    to: str | None
-    body: bytes
+    UPDATE = "update"
+    """Each is new, and counts as seen when it is stored."""
+    PULL = "pull"
+    """They count as seen at the end of the pull, all at once: their ticks are in no order."""
+    REPAIR = "repair"
+    """They were seen before: something was lost here or there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +90,71 @@ class Arrived:
         records: In any order; known ones may be among them.
         bases: Of the rids that they name.
         seen: What counts as seen once these and all earlier ones are stored; empty mostly.
+        way: How they came.
     """
 
     records: Sequence[Carried]
     bases: dict[Rid, int]
     seen: Vector = field(default_factory=Vector)
+    way: Way = Way.UPDATE
 
 
-Event = Outgoing | Arrived
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A whole copy of a peer's tree has come.
+
+    Attributes:
+        records: All entries.
+        bases: Of the rids that they name.
+        seen: What the peer had seen.
+    """
+
+    records: Sequence[Carried]
+    bases: dict[Rid, int]
+    seen: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """A peer has seen the same and holds something else."""
+
+    peer: Rid
+    buckets: tuple[int, ...]
+
+
+Event = Outgoing | Arrived | Copied | Differs | MembershipEvent
+
+
+Part = tuple[list[Carried], bytes | None]
+"""Some entries, and the key to go on behind; None at the end."""
+
+
+class Members(Protocol):
+    """Who may give and take, as replication asks; see `membership`."""
+
+    @property
+    def digest(self) -> tuple[bytes, int]:
+        """What each digest says of us: a hash of our last announcement, and our standing."""
+
+    @property
+    def life(self) -> int | None:
+        """What a question for everything says: the life that begins with the answer."""
+
+    def takes_updates_of(self, node: str) -> bool:
+        """Tell whether a node's updates count here."""
+
+    def pulls_from(self, node: str) -> bool:
+        """Tell whether what a node has may be merged."""
+
+    def admits(
+        self, sender: Rid, life: int | None, seen: Vector, now: float
+    ) -> list[MembershipEvent] | None:
+        """Return what to do before a question is answered: nothing mostly, None for no answer."""
+
+    def heard(
+        self, sender: Rid, announced: bytes, standing: int, now: float
+    ) -> list[MembershipEvent]:
+        """Take note of what a digest says of its sender."""
 
 
 class Shelf(Protocol):
@@ -110,6 +163,10 @@ class Shelf(Protocol):
     @property
     def seen(self) -> Vector:
         """All dots whose entries `lacking` would find, or newer ones in their places."""
+
+    @property
+    def heard(self) -> Vector:
+        """The same, and what has come and is held back: it need not be sent again."""
 
     @property
     def taken(self) -> Vector:
@@ -125,9 +182,13 @@ class Shelf(Protocol):
     def root(self) -> bytes:
         """Return a hash over the live entries."""
 
-    def lacking(
-        self, vector: Vector, *, after: bytes | None, bytes_max: int
-    ) -> tuple[list[Carried], bytes | None]:
+    def digests(self) -> bytes:
+        """Return the digests of all buckets of live entries; see `model.buckets`."""
+
+    def in_buckets(self, buckets: Set[int], *, after: bytes | None, bytes_max: int) -> Part:
+        """Return the entries in some buckets, tombstones too; like `lacking`."""
+
+    def lacking(self, vector: Vector, *, after: bytes | None, bytes_max: int) -> Part:
         """Return entries whose newest change a vector does not have, in the order of their keys.
 
         Args:
@@ -152,6 +213,9 @@ class _Pull:
         after: The key behind which the next part begins.
         again_s: When to ask again.
         tries: How often this part was asked for.
+        life: Whom it is for, where everything is asked for.
+        buckets: What a repair asks for; None for what we lack.
+        copy: Where everything is collected; None where it is merged at once.
     """
 
     peer: Rid
@@ -162,12 +226,9 @@ class _Pull:
     after: bytes | None = None
     again_s: float = 0.0
     tries: int = 0
-
-
-def vector_hash(vector: Vector) -> bytes:
-    """Return 16 bytes that stand for a vector."""
-    rows = [(rid.node, rid.incarnation, ranges) for rid, ranges in vector]
-    return blake2b(packb(rows), digest_size=16).digest()
+    life: int | None = None
+    buckets: tuple[int, ...] | None = None
+    copy: Copied | None = None
 
 
 class Replication:
@@ -175,16 +236,23 @@ class Replication:
 
     Methods return events; times are seconds of a clock that never falls.
 
+    Args:
+        rid: Our own.
+        shelf: The store.
+        members: Who may give and take.
+
     Attributes:
         is_consistent: Whether the last digest that came was equal to ours.
     """
 
-    def __init__(self, rid: Rid, shelf: Shelf) -> None:
+    def __init__(self, rid: Rid, shelf: Shelf, members: Members) -> None:
         self._rid = rid
         self._shelf = shelf
+        self._members = members
         self._pull: _Pull | None = None
         self._number = 0
         self._gaps: dict[Rid, float] = {}  # whom to ask, and from when on
+        self._copied: list[Carried] = []
         self.is_consistent = False
 
     # --- what we say --------------------------------------------------------------------------
@@ -200,8 +268,9 @@ class Replication:
         return made
 
     def digest(self) -> Outgoing:
-        """Return the message that says what we have seen and hold."""
-        body = packb((vector_hash(self._shelf.seen), self._shelf.root()))
+        """Return the message that says what we have seen and hold, and announced."""
+        shelf = self._shelf
+        body = packb((vector_hash(shelf.heard), shelf.root(), *self._members.digest))
         return Outgoing(Kind.DIGEST, None, body)
 
     # --- what we hear -------------------------------------------------------------------------
@@ -212,6 +281,7 @@ class Replication:
         Raises:
             RemoteProtocolError: It is wrong; nothing of it was taken.
         """
+        self._forget_lives_before(sender)
         if kind == Kind.UPDATE:
             return self._take_update(sender, body, now)
         if kind == Kind.DIGEST:
@@ -220,12 +290,17 @@ class Replication:
             return self._take_ask(sender, body, now)
         if kind == Kind.GIVE:
             return self._take_give(sender, body, now)
-        return []  # of a newer minor version
+        if kind == Kind.BUCKETS:
+            return self._take_buckets(sender, body, now)
+        return []
 
     def _take_update(self, sender: Rid, body: bytes, now: float) -> list[Event]:
         parts = read_body(body, 2)
         writers = read_writers(parts[0])
         records = read_records(parts[1], writers)
+        if not self._members.takes_updates_of(sender.node):
+            self._gaps.setdefault(sender, now)  # pulled, so that it knows of us, or we of it
+            return []
         taken = self._shelf.taken
         new = [record for record in records if record.dot not in taken]
         if any(_leaves_gap(record, taken, new) for record in new):
@@ -233,30 +308,77 @@ class Replication:
         return [Arrived(new, dict(writers))] if new else []
 
     def _take_digest(self, sender: Rid, body: bytes, now: float) -> list[Event]:
-        seen, root = read_body(body, 2)[:2]
-        same_seen = seen == vector_hash(self._shelf.seen)
+        seen, root, announced, standing = read_body(body, 4)[:4]
+        are_right = all(isinstance(part, bytes) for part in (seen, root, announced))
+        if not are_right or type(standing) is not int:
+            raise RemoteProtocolError("a server's message is wrong in its digest")
+        events: list[Event] = [*self._members.heard(sender, announced, standing, now)]
+        same_seen = seen == vector_hash(self._shelf.heard)
         self.is_consistent = same_seen and root == self._shelf.root()
-        return [] if same_seen else self._begin(sender, now)
+        if not same_seen:
+            return events + self._begin(sender, now)
+        if not self.is_consistent and self._pull is None:
+            events.append(self._buckets(sender, is_answer=False))
+        return events
+
+    def _buckets(self, to: Rid, *, is_answer: bool) -> Outgoing:
+        shelf = self._shelf
+        body = packb((to.incarnation, vector_hash(shelf.seen), shelf.digests(), is_answer))
+        return Outgoing(Kind.BUCKETS, to.node, body)
+
+    def _take_buckets(self, sender: Rid, body: bytes, now: float) -> list[Event]:
+        """Compare digests with a peer that has seen the same."""
+        incarnation, seen, digests, is_answer = read_body(body, 4)[:4]
+        if not isinstance(digests, bytes) or len(digests) != DIGESTS_BYTES:
+            raise RemoteProtocolError("a server's message is wrong in its bucket digests")
+        is_meant = incarnation == self._rid.incarnation
+        if not is_meant or seen != vector_hash(self._shelf.seen):
+            return []
+        different = diff(self._shelf.digests(), digests)
+        events: list[Event] = [] if is_answer else [self._buckets(sender, is_answer=True)]
+        if different and self._pull is None and self._members.pulls_from(sender.node):
+            events.append(Differs(sender, different))
+            events += self._start(self._new_pull(sender, buckets=different), now)
+        return events
 
     def _take_ask(self, sender: Rid, body: bytes, now: float) -> list[Event]:
-        parts = read_body(body, 5)
+        parts = read_body(body, 7)
         incarnation, number, after = parts[:3]
         writers = read_writers(parts[3])
         have = read_vector(parts[4], writers)
+        life, buckets = parts[5:7]
         if incarnation != self._rid.incarnation:
             return []  # meant for a life of this node that has ended
         if type(number) is not int or not 0 <= number <= _NUMBER_MAX:
             raise RemoteProtocolError("a server's message is wrong in the number of a pull")
         if after is not None and not isinstance(after, bytes):
             raise RemoteProtocolError("a server's message is wrong in the key to go on behind")
-        events: list[Event] = [self._give(sender, number, have, after)]
-        if not self._shelf.seen.covers(have):
+        if life is not None and not (type(life) is int and 0 <= life <= _NUMBER_MAX):
+            raise RemoteProtocolError("a server's message is wrong in the asker's next life")
+        if buckets is not None and not _are_buckets(buckets):
+            raise RemoteProtocolError("a server's message is wrong in the buckets it asks for")
+        first = self._members.admits(sender, life, self._shelf.seen, now)
+        if first is None or first:
+            return [*first] if first else []
+        events: list[Event] = [self._give(sender, number, have, after, buckets)]
+        if not self._shelf.heard.covers(have):
             events += self._begin(sender, now)
         return events
 
-    def _give(self, sender: Rid, number: int, have: Vector, after: bytes | None) -> Outgoing:
+    def _give(
+        self,
+        sender: Rid,
+        number: int,
+        have: Vector,
+        after: bytes | None,
+        buckets: tuple[int, ...] | None,
+    ) -> Outgoing:
         shelf = self._shelf
-        records, rest = shelf.lacking(have, after=after, bytes_max=BODY_MAX_BYTES)
+        if buckets is None:
+            records, rest = shelf.lacking(have, after=after, bytes_max=BODY_MAX_BYTES)
+        else:
+            wanted = frozenset(buckets)
+            records, rest = shelf.in_buckets(wanted, after=after, bytes_max=BODY_MAX_BYTES)
         named = Writers()
         listed = [record_parts(record, named, shelf.base) for record in records]
         cut = vector_parts(shelf.seen, named, shelf.base)
@@ -282,29 +404,69 @@ class Replication:
         pull.cut = cut if pull.cut is None else pull.cut
         if rest is not None:
             pull.after, pull.tries = rest, 0
-            return [Arrived(records, dict(writers)), *self._ask(pull, now)]
+            return [*self._part(pull, records, dict(writers)), *self._ask(pull, now)]
         self._pull = None
-        is_whole = pull.refusals == self._shelf.refusals
-        return [Arrived(records, dict(writers), pull.cut if is_whole else Vector())]
+        return self._part(pull, records, dict(writers), is_last=True)
+
+    def _part(
+        self, pull: _Pull, records: list[Carried], bases: dict[Rid, int], *, is_last: bool = False
+    ) -> list[Event]:
+        """Hand over a part of a pull, or put it aside where a whole copy is taken."""
+        if pull.copy is not None:
+            self._copied += records
+            pull.copy.bases.update(bases)
+            if not is_last:
+                return []
+            records, self._copied = self._copied, []
+            assert pull.cut is not None
+            return [replace(pull.copy, records=records, seen=pull.cut)]
+        seen = Vector()
+        if is_last and pull.buckets is None and pull.refusals == self._shelf.refusals:
+            seen = pull.cut or seen
+        way = Way.PULL if pull.buckets is None else Way.REPAIR
+        return [Arrived(records, bases, seen, way)]
 
     # --- pulls --------------------------------------------------------------------------------
 
     def _begin(self, peer: Rid, now: float) -> list[Event]:
         """Ask a peer for what we lack, unless a pull is under way."""
-        if self._pull is not None:
+        if self._pull is not None or not self._members.pulls_from(peer.node):
             return []
-        self._gaps.pop(peer, None)
+        pull = self._new_pull(peer, life=self._members.life)
+        return self._start(pull, now)
+
+    def copy(self, peer: Rid, now: float) -> list[Event]:
+        """Ask a peer for everything, to be put aside until it is whole."""
+        pull = self._new_pull(peer, life=self._rid.incarnation)
+        pull.have = Vector()
+        pull.copy = Copied((), {}, Vector())
+        self._copied = []
+        return self._start(pull, now)
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether a whole copy is under way."""
+        return self._pull is not None and self._pull.copy is not None
+
+    def _new_pull(
+        self, peer: Rid, *, life: int | None = None, buckets: tuple[int, ...] | None = None
+    ) -> _Pull:
         self._number += 1
-        have = self._shelf.seen.union(Vector())
-        self._pull = _Pull(peer, self._number, have, self._shelf.refusals)
-        return self._ask(self._pull, now)
+        have, refusals = self._shelf.heard.copy(), self._shelf.refusals
+        return _Pull(peer, self._number, have, refusals, life=life, buckets=buckets)
+
+    def _start(self, pull: _Pull, now: float) -> list[Event]:
+        self._gaps.pop(pull.peer, None)
+        self._pull = pull
+        return self._ask(pull, now)
 
     def _ask(self, pull: _Pull, now: float) -> list[Event]:
         pull.tries += 1
         pull.again_s = now + PART_WAIT_S
         writers = Writers()
         have = vector_parts(pull.have, writers, self._shelf.base)
-        body = packb((pull.peer.incarnation, pull.number, pull.after, writers.listed, have))
+        asked = (pull.peer.incarnation, pull.number, pull.after, writers.listed, have)
+        body = packb((*asked, pull.life, pull.buckets))
         return [Outgoing(Kind.ASK, pull.peer.node, body)]
 
     def next_deadline(self) -> float | None:
@@ -322,14 +484,30 @@ class Replication:
         if self._pull is None:
             for peer, since in sorted(self._gaps.items()):
                 if now >= since:
+                    del self._gaps[peer]
                     return self._begin(peer, now)
         return []
+
+    def _forget_lives_before(self, sender: Rid) -> None:
+        """Ask a life that has ended no more, now that a newer one of the node speaks."""
+        for rid in [rid for rid in self._gaps if rid.node == sender.node and rid < sender]:
+            del self._gaps[rid]
+        pull = self._pull
+        if pull is not None and pull.peer.node == sender.node and pull.peer < sender:
+            self._pull = None
 
     def forget(self, node: str) -> None:
         """Ask a node no more that is gone."""
         self._gaps = {rid: when for rid, when in self._gaps.items() if rid.node != node}
         if self._pull is not None and self._pull.peer.node == node:
             self._pull = None
+
+
+def _are_buckets(given: object) -> bool:
+    """Tell whether something is a list of numbers of buckets."""
+    if not isinstance(given, tuple) or len(given) > BUCKETS:
+        return False
+    return all(type(number) is int and 0 <= number < BUCKETS for number in given)
 
 
 def _gets_on(after: bytes | None, rest: object) -> bool:

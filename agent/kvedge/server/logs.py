@@ -13,8 +13,8 @@ from typing import Protocol
 
 from kvedge.clock import Clock
 from kvedge.errors import AgentError, StorageError
-from kvedge.model.stamp import Rid, generation_of
-from kvedge.server.records import Loaded, load_file
+from kvedge.model.stamp import Rid, RidTable, generation_of
+from kvedge.server.records import Loaded, load_file, preamble
 from kvedge.storage.commit import Committer, SnapshotDone
 from kvedge.storage.commit_queue import Done
 from kvedge.storage.directory import DirectoryLock
@@ -45,7 +45,13 @@ class Owner(Protocol):
 
 
 class Log(Protocol):
-    """Where payloads become durable."""
+    """Where payloads become durable.
+
+    Attributes:
+        loaded: What was there when it was opened.
+    """
+
+    loaded: Loaded
 
     @property
     def beats(self) -> int:
@@ -60,11 +66,19 @@ class Log(Protocol):
     def close(self) -> None:
         """Write out what is left and end; blocks."""
 
+    async def emptied(self, rid: Rid, base: int, tock: int) -> Log:
+        """End, set all that is kept aside, and return a log that holds a tock alone."""
+
 
 class MemoryLog:
-    """Keeps nothing: what is submitted counts as durable in the loop's next round."""
+    """Keeps nothing: what is submitted counts as durable in the loop's next round.
 
-    def __init__(self) -> None:
+    Attributes:
+        loaded: What it begins with: a tock at most.
+    """
+
+    def __init__(self, tock: int = 0) -> None:
+        self.loaded = Loaded(tock=tock)
         self._number = 0
         self._owner: Owner | None = None
         self._loop = asyncio.get_running_loop()
@@ -96,6 +110,10 @@ class MemoryLog:
     def close(self) -> None:
         """Do nothing."""
 
+    async def emptied(self, rid: Rid, base: int, tock: int) -> MemoryLog:
+        """Return another one."""
+        return MemoryLog(tock)
+
 
 class DiskLog:
     """Keeps payloads in the journal of a directory.
@@ -106,6 +124,7 @@ class DiskLog:
     """
 
     def __init__(self, directory: str, *, network: str) -> None:
+        self._directory, self._network = directory, network
         self._lock = DirectoryLock(Path(directory))
         try:
             self._journal = Journal(OsDisk(Path(directory)), network=network)
@@ -113,11 +132,7 @@ class DiskLog:
         except StorageError:
             self._lock.release()
             raise
-        self.loaded = Loaded()
-        for file in contents.files:
-            load_file(self.loaded, file.payloads)
-        if not self.loaded.lost and not any(loss.kind in _HARMFUL for loss in contents.losses):
-            self.loaded.seen = self.loaded.seen.union(self.loaded.claimed)
+        self.loaded = loaded_from(contents)
         self.generation = generation_of(contents.incarnation_max) + 1
         _report(contents, self.loaded.lost)
         self._loop = asyncio.get_running_loop()
@@ -171,6 +186,46 @@ class DiskLog:
         if self._committer is not None:
             self._committer.close()
         self._lock.release()
+
+    async def emptied(self, rid: Rid, base: int, tock: int) -> DiskLog:
+        """Write out what is left, set all files aside, and return a log of the same directory.
+
+        Args:
+            rid: Who goes on.
+            base: What is added to its ticks to show them.
+            tock: What the new files begin with, so that it does not fall.
+
+        Raises:
+            StorageError: The directory cannot be read any more.
+            OSError: The files cannot be renamed.
+        """
+
+        def empty() -> None:
+            if self._committer is not None:
+                self._committer.close()
+            journal = Journal(OsDisk(Path(self._directory)), network=self._network)
+            journal.load()
+            journal.begin(
+                node=rid.node,
+                incarnation=rid.incarnation,
+                base=base,
+                preamble=lambda: preamble(RidTable(), tock),
+            )
+            journal.set_aside()
+            self._lock.release()
+
+        await asyncio.to_thread(empty)
+        return DiskLog(self._directory, network=self._network)
+
+
+def loaded_from(contents: Contents) -> Loaded:
+    """Return what a store's files come to; what was damaged takes all claims with it."""
+    loaded = Loaded()
+    for file in contents.files:
+        load_file(loaded, file.payloads)
+    if not loaded.lost and not any(loss.kind in _HARMFUL for loss in contents.losses):
+        loaded.seen.merge(loaded.claimed)
+    return loaded
 
 
 def node_in(directory: str) -> str | None:

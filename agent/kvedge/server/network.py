@@ -1,35 +1,76 @@
-"""The server among its peers: replication, presence and digests, over a broadcast.
+"""The server among its peers: replication, members, presence and digests, over a broadcast.
 
-What is decided stands in `protocol.replication`, `presence`, `trickle` and `envelope`; here their
-events are turned into messages and calls of the store.  Topics below the network's root:
+What is decided stands in `protocol.replication`, `membership`, `presence`, `trickle` and
+`envelope`; here their events are turned into messages and calls of the store.  Topics below the
+network's root:
 
-    u/NODE    new records of a node             d         digests
+    u/NODE    new records of a node             d         digests, announced vectors
     p/NODE    it is there, or has gone          q/NODE    questions to a node, and its answers
+
+A whole copy that has come (see `membership`) ends this life of the server: its host begins the
+next one with it, and calls `begin`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from random import Random
+from typing import Protocol
 
 from kvedge import limits
 from kvedge.clock import Clock
-from kvedge.errors import LimitExceeded, RemoteProtocolError
-from kvedge.model.stamp import Rid
-from kvedge.model.value import packb
+from kvedge.errors import AgentError, LimitExceeded, RemoteProtocolError, WriteRefused
+from kvedge.model import entry as entries
+from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
+from kvedge.model.value import MISSING, packb
+from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried, read_body
 from kvedge.protocol.envelope import Cause, Opened, Opener, Refused, Sealer, mac_key
+from kvedge.protocol.exchange import Kind, Outgoing
+from kvedge.protocol.membership import (
+    ANNOUNCE_INTERVAL_S,
+    EXPIRE_AFTER_S,
+    Admit,
+    Fallen,
+    Keep,
+    Kept,
+    Membership,
+    Record,
+    Standing,
+    State,
+)
 from kvedge.protocol.presence import Beat, Presence, Seen, Unseen
 from kvedge.protocol.presence import Event as PresenceEvent
-from kvedge.protocol.replication import Arrived, Event, Kind, Outgoing, Replication
+from kvedge.protocol.replication import Arrived, Copied, Differs, Event, Replication, Way
 from kvedge.protocol.trickle import Trickle
+from kvedge.server.conflicts import Conflicts
+from kvedge.server.guard import ClockGuard
+from kvedge.server.members import MEMBERS, member_entry, read_member
 from kvedge.server.peers import StoreShelf
-from kvedge.server.store import Pending, Store
+from kvedge.server.records import Loaded, kept_payload, unheard_payload
+from kvedge.server.recovery import Saved, may_be_applied, unsynced
+from kvedge.server.store import Done, Pending, Store
+from kvedge.server.upkeep import RECOUNT_INTERVAL_S, Upkeep
 from kvedge.transport.broadcast import Broadcast, Message, Participant
 
 log = logging.getLogger(__name__)
+
+COUNT_INTERVAL_S = 3600.0
+"""How often it is counted for how long members were not heard: a crash costs that much."""
+
+TELL_AHEAD_INTERVAL_S = 60.0
+"""How often an author is told that its records are held."""
+
+GIVE_WAY_AFTER_S = 3.0
+"""A server that speaks for so long under our name is alive."""
+
+GIVE_WAY_MAX_S = 15.0
+"""It has had the time to take over what we have."""
 
 TICK_MAX_S = 0.1
 """How often timers are looked at; a message may have made an earlier one."""
@@ -39,48 +80,168 @@ _BEAT, _GONE, _BYE = "beat", "gone", "bye"
 _QUIET = {Cause.OWN, Cause.REPLAYED}  # usual on any broker
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a server does what is seldom necessary.
+
+    Attributes:
+        announce_interval_s: Between two announcements of a vector that changes.
+        recount_interval_s: Between two looks at the whole tree.
+    """
+
+    announce_interval_s: float = ANNOUNCE_INTERVAL_S
+    recount_interval_s: float = RECOUNT_INTERVAL_S
+
+
+PACE = Pace()
+
+
+class Host(Protocol):
+    """The server that takes part."""
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+
+    def wall_ms(self) -> int | None:
+        """Return unix milliseconds, None while the clock is not synchronised."""
+
+    def is_awaited(self, key: bytes) -> bool:
+        """Tell whether somebody still has to be told of the deletion at a key."""
+
+    def give_way(self) -> None:
+        """End: another server runs under our name, and is the younger one."""
+
+    def begin_anew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
+        """Set the tree aside, and begin a new life with an empty one.
+
+        Args:
+            rid: Its incarnation.
+            copied: What it will hold; `Network.begin` wants it.
+            saved: What only this server has had; to be written to a file.
+        """
+
+
 class Network:
     """One server's part in a network.  Implements the broadcast's handler.
 
     Attributes:
         refused: How many messages were refused, by cause.
+        members: Who belongs to the network, and our standing in it.
     """
 
     def __init__(
         self,
         store: Store,
+        host: Host,
         *,
         name: str,
         key: bytes | None,
         root: str,
         clock: Clock,
         random: Random,
-        later: Callable[[Callable[[], None]], None],
+        loaded: Loaded,
+        pace: Pace = PACE,
     ) -> None:
         self._store = store
-        self._rid = store.rid
+        self._host = host
+        self._name = name
         self._root = root
         self._clock = clock
-        self._later = later
-        self._shelf = StoreShelf(store)
-        self._replication = Replication(store.rid, self._shelf)
+        self._random = random
+        self._pace = pace
+        self._secret = mac_key(name, key)
         self._presence = Presence()
         self._trickle = Trickle(random, clock.boottime_s())
-        secret = mac_key(name, key)
-        self._sealer = Sealer(name, secret, store.rid)
-        self._opener = Opener(name, secret, store.rid)
         self._broadcast: Broadcast | None = None
         self._connection = 0  # 0: there is none
         self._beat_s = 0.0
         self._fresh: list[Carried] = []
+        self._asking: dict[str, Opened] = {}  # what they asked last
+        self._admitting: dict[str, Record] = {}
+        self._saved: list[Saved] = []  # to be written again when this was seen:
+        self._copied = Vector()
+        self._guard = ClockGuard()
+        self._told_s: dict[str, float] = {}  # whom we told that its clock is ahead
+        self._doubles: dict[int, float] = {}  # since when another incarnation beats
+        self._ticked_s = clock.boottime_s()
         self.refused: Counter[Cause] = Counter()
+        self._rid = Rid(store.rid.node, 0)  # none yet
+        self._begin_life(loaded.kept, loaded.unheard_s)
         if key is None:
             log.warning("the network %s has no key: whoever reaches its broker may write", name)
 
+    def _begin_life(self, kept: dict[str, Kept], unheard_s: dict[str, float]) -> None:
+        """Have the tree that the store has begun with."""
+        store = self._store
+        self._shelf = StoreShelf(store, self._guard)
+        self._conflicts = Conflicts(store)
+        self.members = Membership(
+            store.rid,
+            store.durable,
+            self._shelf.base,
+            is_fresh=not store.seen,
+            kept=kept,
+            unheard_s=unheard_s,
+            announce_interval_s=self._pace.announce_interval_s,
+        )
+        for key, packed in store.tree.items():
+            if key.startswith(MEMBERS):
+                self._note_member(key, packed)
+        now = self._clock.boottime_s()
+        self._upkeep = Upkeep(
+            store,
+            self._shelf,
+            self.members,
+            self._host.is_awaited,
+            now,
+            recount_interval_s=self._pace.recount_interval_s,
+        )
+        self._speak_as(store.rid)
+        store.tell_life()
+
+    def _speak_as(self, rid: Rid) -> None:
+        """Be this incarnation to the others."""
+        if rid != self._rid:  # numbers of messages go on as long as it stays the same
+            self._rid = rid
+            self._sealer = Sealer(self._name, self._secret, rid)
+            self._opener = Opener(self._name, self._secret, rid)
+        self._replication = Replication(rid, self._shelf, self.members)
+
+    def begin(self, copied: Copied, saved: list[Saved]) -> None:
+        """Go on in a new life, for which the store has begun anew, with a copy.
+
+        Args:
+            copied: What the tree is to hold.
+            saved: What to write again where nothing has changed since.
+        """
+        kept, unheard_s = self.members.kept, self.members.unheard_s
+        self._begin_life(kept, unheard_s)
+        for node, what in kept.items():
+            self._keep(Keep(node, what))
+        self._merge(Arrived(copied.records, copied.bases, copied.seen, Way.PULL))
+        self._saved, self._copied = saved, copied.seen
+        self._trickle.restart(self._clock.boottime_s())
+        log.warning("this board has begun anew with a copy of the network's tree")
+
     @property
-    def seen(self) -> dict[str, Rid]:
-        """The other nodes that are there."""
-        return self._presence.seen()
+    def seen(self) -> list[str]:
+        """The nodes that are there."""
+        return sorted(self._presence.seen())
+
+    def root(self) -> bytes:
+        """Return a hash over the live entries, the same on equal servers."""
+        return self._shelf.root()
+
+    def told(self) -> list[bytes]:
+        """Return what a snapshot says besides the tree: payloads of the log."""
+        kept = self.members.kept.items()
+        for _, what in kept:
+            for rid, _ in what.vector:
+                self._store.number_of(rid)
+        return [
+            *(kept_payload(node, what, self._store.rids) for node, what in kept),
+            *(unheard_payload(*item) for item in self.members.unheard_s.items()),
+        ]
 
     def participant(self) -> Participant:
         """Return how we take part."""
@@ -106,9 +267,11 @@ class Network:
 
     def connected(self, number: int) -> None:
         """Say that we are here, and soon what we have."""
+        now = self._clock.boottime_s()
         self._connection = number
         self._beat_s = 0.0
-        self._trickle.restart(self._clock.boottime_s())
+        self._trickle.restart(now)
+        self.members.connected(now)
 
     def disconnected(self, _: str) -> None:
         """Work alone; the transport has said why."""
@@ -130,6 +293,9 @@ class Network:
         self.refused[refused.cause] += 1
         if refused.cause not in _QUIET and self.refused[refused.cause] == 1:
             log.warning("refused a message that is %s %s", refused.cause.value, refused.detail)
+        if refused.newest is not None and refused.sender is not None:
+            now = self._clock.boottime_s()
+            self._act(self.members.outlived(refused.sender, refused.newest, now))
 
     def _take(self, opened: Opened) -> None:
         now = self._clock.boottime_s()
@@ -139,13 +305,22 @@ class Network:
         kind = _KINDS.get(opened.kind)
         if kind is None:
             return  # of a newer minor version
+        if opened.sender.node == self._rid.node:
+            self._note_double(opened.sender.incarnation, kind, now)
+        if kind is Kind.AHEAD:
+            self._take_ahead(opened)
+        if kind is Kind.ASK:
+            self._asking[opened.sender.node] = opened
         self._act(self._replication.receive(kind, opened.sender, opened.body, now))
+        self._act(self.members.receive(kind, opened.sender, opened.body, now))
         if kind is Kind.DIGEST and self._replication.is_consistent:
             self._trickle.heard_consistent()
         elif kind is Kind.DIGEST:
             self._trickle.heard_inconsistent(now)
 
     def _take_presence(self, opened: Opened, now: float) -> None:
+        if opened.sender.node == self._rid.node:
+            return
         number = read_body(opened.body, 1)[0]
         if type(number) is not int or number < 0:
             raise RemoteProtocolError("a beat has no number of a connection")
@@ -172,11 +347,23 @@ class Network:
     def settled(self, write: Pending) -> None:
         """Take note of a write that the store has confirmed; tell others of our own."""
         self._shelf.settled(write)
-        if not write.is_own:
+        if write.has_won and write.key.startswith(MEMBERS):
+            self._note_member(write.key, write.packed)
+        if write.replaced is not None and (found := self._conflicts.of(write, self.members.kept)):
+            self._host.later(partial(self._record_conflict, *found))
+        if not write.is_own or self.members.has_left:
             return
         if not self._fresh:
-            self._later(self._flush)
+            self._host.later(self._flush)
         self._fresh.append(self._shelf.carried(write.key, write.packed))
+
+    def _record_conflict(self, key: bytes, value: bytes) -> None:
+        """Write down that a change of ours has lost to one that did not know it."""
+        wall_ms = self._host.wall_ms()
+        with suppress(WriteRefused):
+            self._store.write(key, value, wall_ms=wall_ms, relaxed=True, done=_ignore)
+            for old in self._conflicts.added(key):
+                self._store.write(old, MISSING, wall_ms=wall_ms, relaxed=True, done=_ignore)
 
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []
@@ -189,35 +376,210 @@ class Network:
         """Do what is due; return for how long to wait before the next call, in seconds."""
         now = self._clock.boottime_s()
         self._tell(self._presence.expire(now))
+        self._upkeep.tick(now)
+        self._count_time(now)
+        for record, bases in self._guard.due(self._host.wall_ms()) if len(self._guard) else ():
+            self._store.take(record, bases)
+        if self._saved:
+            self._apply_saved()
         if not self._connection:
             return TICK_MAX_S
         if now >= self._beat_s:
             self._beat_s = now + limits.BEAT_INTERVAL_S
             self._publish(f"p/{self._rid.node}", _BEAT, packb((self._connection,)))
+        self._act(self.members.announce(self._store.durable, now))
         if self._trickle.expired(now):
             self._send(self._replication.digest())
         self._act(self._replication.expired(now))
+        if self.members.has_left and not self._replication.is_copying:
+            self._copy(now)
         return TICK_MAX_S
+
+    def _count_time(self, now: float) -> None:
+        """Let running time pass; expire members of which nothing was heard for very long."""
+        if now < self._ticked_s + COUNT_INTERVAL_S:
+            return
+        passed, self._ticked_s = now - self._ticked_s, now
+        for node in self.members.passed(passed, self._presence.seen()):
+            why = f"not heard for {EXPIRE_AFTER_S / 3600:.0f} h"
+            log.warning("member %s is expired: %s", node, why)
+            self._write_member(node, Record(State.EXPIRED), why)
+        for node, seconds in self.members.unheard_s.items():
+            self._store.tell(unheard_payload(node, seconds))
+
+    # --- members --------------------------------------------------------------------------------
+
+    def _note_member(self, key: bytes, packed: bytes) -> None:
+        """Take note of what the tree says of a member."""
+        node, record = read_member(key, entries.value_of(packed))
+        if node is None:
+            return
+        if record is None:
+            self.members.forget(node)
+        else:
+            self.members.records[node] = record
+
+    def _write_member(
+        self, node: str, record: Record, reason: str, done: Done | None = None
+    ) -> None:
+        key, value = member_entry(node, record, by=self._rid.node, reason=reason)
+        wall_ms = self._host.wall_ms()
+        try:
+            self._store.write(key, value, wall_ms=wall_ms, relaxed=False, done=done or _ignore)
+        except WriteRefused as error:
+            (done or _ignore)(error)
+
+    def _admit(self, admit: Admit) -> None:
+        """Make nodes members, then look at their question again."""
+        new = {n: r for n, r in admit.records.items() if self._admitting.get(n) != r}
+
+        def done(node: str, error: AgentError | None) -> None:
+            self._admitting.pop(node, None)
+            if error is None and not self._admitting.keys() & admit.records.keys():
+                for asker in admit.records:
+                    opened = self._asking.pop(asker, None)
+                    if opened is not None:
+                        self._take(opened)
+
+        self._admitting |= new
+        for node, record in new.items():
+            log.info("node %s becomes a member", node)
+            self._write_member(node, record, "joined", partial(done, node))
+
+    def _keep(self, keep: Keep) -> None:
+        for rid, _ in keep.kept.vector:
+            self._store.number_of(rid)
+        self._store.tell(kept_payload(keep.node, keep.kept, self._store.rids))
+
+    def _fall(self, fallen: Fallen) -> None:
+        what = "has been expired while it was away"
+        if fallen.standing is Standing.REGRESSED:
+            lost = sum(last - first + 1 for _, rs in fallen.missing for first, last in rs)
+            what = f"has less than it had before: {lost} changes are missing, or a life of it"
+        log.error(
+            "this board %s (%s says so): it takes a whole copy of the network's tree",
+            what,
+            fallen.by.node,
+        )
+        generation = self.members.next_generation(self._store.seen)
+        life = new_incarnation(generation, self._random.getrandbits(RANDOM_BITS))
+        rid = Rid(self._rid.node, life)
+        self.members.live_on(rid)
+        self._speak_as(rid)
+        self._beat_s = 0.0
+
+    def _copy(self, now: float) -> None:
+        """Begin to take a whole copy, from whom is best."""
+        seen = self._presence.seen()
+        peers = [
+            rid
+            for node, rid in sorted(seen.items())
+            if self.members.state(node) is not State.EXPIRED and node != self._rid.node
+        ]
+        good = [rid for rid in peers if self.members.standing_of(rid) is Standing.GOOD]
+        if good:
+            self._act(self._replication.copy(self._random.choice(good), now))
+
+    def _anew(self, copied: Copied) -> None:
+        if not self.members.has_left:
+            return
+        saved = unsynced(self._store, copied.seen)
+        log.warning("the copy has %d entries; %d are ours alone", len(copied.records), len(saved))
+        self._host.begin_anew(self._rid, copied, saved)
+
+    def _apply_saved(self) -> None:
+        """Write again what only this board had, once the copy is in the tree."""
+        if not self._store.seen.covers(self._copied):
+            return
+        applied = 0
+        for saved in self._saved:
+            if may_be_applied(saved, self._store):
+                wall_ms, value = self._host.wall_ms(), saved.entry.value
+                self._store.write(saved.key, value, wall_ms=wall_ms, relaxed=False, done=_ignore)
+                applied += 1
+        log.warning(
+            "of %d saved changes %d were made again; the others are in the file alone",
+            len(self._saved),
+            applied,
+        )
+        self._saved = []
+
+    def _note_double(self, incarnation: int, kind: Kind, now: float) -> None:
+        """Take note of a message of another server under our name.
+
+        The one with the smaller incarnation gives way, once the other one is surely alive (last
+        words of an earlier life come late) and has what this one has.
+        """
+        if incarnation < self._rid.incarnation or self.members.has_left:
+            return
+        if incarnation not in self._doubles:
+            self._doubles[incarnation] = now
+            log.error("another server runs under the name %s", self._rid.node)
+        since = self._doubles[incarnation]
+        has_all = kind is Kind.DIGEST and self._replication.is_consistent
+        if now > since + (GIVE_WAY_AFTER_S if has_all else GIVE_WAY_MAX_S):
+            self._host.give_way()
 
     # --- doing ----------------------------------------------------------------------------------
 
-    def _act(self, events: list[Event]) -> None:
+    def _act(self, events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, Outgoing):
-                self._send(event)
-            else:
-                self._merge(event)
+            match event:
+                case Outgoing():
+                    self._send(event)
+                case Arrived():
+                    self._merge(event)
+                case Keep():
+                    self._keep(event)
+                case Admit():
+                    self._admit(event)
+                case Fallen():
+                    self._fall(event)
+                case Copied():
+                    self._anew(event)
+                case Differs():
+                    log.error(
+                        "%s has seen the same and holds other entries: repairing %d buckets",
+                        event.peer.node,
+                        len(event.buckets),
+                    )
 
     def _merge(self, arrived: Arrived) -> None:
+        wall_ms = self._host.wall_ms()
         for record in arrived.records:
-            self._store.take(record, arrived.bases)
-        self._store.take_vector(arrived.seen)
+            if self._guard.refuses(record, arrived.bases, wall_ms):
+                self._tell_ahead(record)
+            else:
+                self._store.take(record, arrived.bases, arrived.way)
+        if arrived.seen:
+            self._store.take_vector(self._guard.without_held(arrived.seen))
+
+    def _tell_ahead(self, record: Carried) -> None:
+        """Tell the author of a record that its clock is ahead of ours; not too often."""
+        node, incarnation = record.dot.rid
+        now = self._clock.boottime_s()
+        if now < self._told_s.get(node, -TELL_AHEAD_INTERVAL_S) + TELL_AHEAD_INTERVAL_S:
+            return
+        self._told_s[node] = now
+        log.error(
+            "changes of %s are more than an hour ahead of this board's clock: %d are held",
+            node,
+            len(self._guard),
+        )
+        self._send(Outgoing(Kind.AHEAD, node, packb((incarnation, record.tock))))
+
+    def _take_ahead(self, opened: Opened) -> None:
+        incarnation, tock = read_body(opened.body, 2)[:2]
+        if incarnation == self._rid.incarnation and type(tock) is int:
+            log.error(
+                "%s holds changes of this board: they are more than an hour ahead of its clock;"
+                " see to the clocks of both",
+                opened.sender.node,
+            )
 
     def _send(self, message: Outgoing) -> None:
-        topic = {
-            Kind.UPDATE: f"u/{self._rid.node}",
-            Kind.DIGEST: "d",
-        }.get(message.kind, f"q/{message.to}")
+        to_all = f"u/{self._rid.node}" if message.kind is Kind.UPDATE else "d"
+        topic = to_all if message.to is None else f"q/{message.to}"
         self._publish(topic, message.kind.name.lower(), message.body)
 
     def _publish(self, topic: str, kind: str, body: bytes) -> None:
@@ -229,3 +591,7 @@ class Network:
             log.error("a message is not sent: %s", error)
             return
         self._broadcast.publish(f"{self._root}/{topic}", sealed)
+
+
+def _ignore(_: AgentError | None) -> None:
+    """Stand for nobody who waits."""

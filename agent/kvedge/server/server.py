@@ -19,13 +19,16 @@ from kvedge.clock import Clock
 from kvedge.errors import AgentError, BadSetting
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
+from kvedge.protocol.replication import Copied
 from kvedge.server.connections import Connection
 from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
-from kvedge.server.records import Loaded, snapshot_payloads
+from kvedge.server.records import Loaded, seen_payloads, snapshot_payloads
+from kvedge.server.recovery import Saved
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
 from kvedge.server.streams import Watchers
+from kvedge.server.upkeep import Upkeep
 from kvedge.transport import aio
 from kvedge.transport.systemd import ServiceManager
 
@@ -33,6 +36,9 @@ log = logging.getLogger(__name__)
 
 _STUCK_AFTER_S = 2.5
 """An idle journal beats once a second."""
+
+_TIDY_INTERVAL_S = 1.0
+"""How often a server that works alone looks for tombstones."""
 
 _BASE_GAP = 1 << 14
 """What a power cut may take of shown ticks: relaxed writes of a second, or there were more."""
@@ -48,6 +54,7 @@ class Server:
         watchers: Who is told of changes.
         addresses: Where it listens.
         network: The server's part among its peers; None where it works alone.
+        gave_way: Is set when this server has to end: another one has its name.
     """
 
     def __init__(self, store: Store, log_: Log, clock: Clock) -> None:
@@ -55,12 +62,14 @@ class Server:
         self.watchers = Watchers()
         self.addresses: list[str] = []
         self.network: Network | None = None
+        self.gave_way = asyncio.Event()
         self._log = log_
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._held: set[Connection] = set()
         self._synchronised = clock.wall_is_synchronised()
+        self._renewing: asyncio.Task[None] | None = None
 
     # --- for connections ----------------------------------------------------------------------
 
@@ -107,7 +116,10 @@ class Server:
     def snapshot(self) -> Iterable[bytes]:
         """Return what a snapshot holds."""
         store = self.store
-        return snapshot_payloads(store.tree.items(), store.seen, store.rids)
+        told = seen_payloads(store.seen, store.rids)
+        if self.network is not None:
+            told += self.network.told()
+        return snapshot_payloads(store.tree.items(), told)
 
     def confirm(self, written_to: int, synced_to: int) -> None:
         """Make writes visible, tell watchers, answer."""
@@ -130,6 +142,37 @@ class Server:
         for done in self.store.doubtful(up_to):
             done(error)
         self._release()
+
+    # --- for the network ----------------------------------------------------------------------
+
+    def is_awaited(self, key: bytes) -> bool:
+        """Tell whether a watcher still has to be told of the deletion at a key."""
+        return self.watchers.is_awaited(key)
+
+    def give_way(self) -> None:
+        """End: another server runs under our name, and is the younger one."""
+        self.gave_way.set()
+
+    def begin_anew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
+        """Set the tree aside and begin a new life with an empty one, then take the copy."""
+        self.store.is_frozen = True
+        self._renewing = self._loop.create_task(self._renew(rid, copied, saved))
+        self._renewing.add_done_callback(_report_renewal)
+
+    async def _renew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
+        """Close the log, set it aside, and begin another; nobody may write meanwhile."""
+        store, network = self.store, self.network
+        assert network is not None
+        base = store.base + store.seen.last(store.rid) + _BASE_GAP
+        self._log = await self._log.emptied(rid, base, store.ceiling)
+        self.close_connections()  # what they were shown may be gone: they read anew
+        store.begin(rid, base, self._log.loaded, self._log)
+        self._log.start(self, rid, base, self._clock)
+        network.begin(copied, saved)
+
+    def close_log(self) -> None:
+        """Write out what is left; blocks."""
+        self._log.close()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -187,6 +230,7 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
     else:
         disk = DiskLog(settings.directory, network=settings.network)
         log_, loaded, generation = disk, disk.loaded, disk.generation
+    server: Server | None = None
     try:
         _check(settings, loaded)
         count = len(loaded.entries)
@@ -205,36 +249,43 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
                 listeners.append(await aio.listen(address, lambda: Connection(server)))
             server.addresses = [listener.address for listener in listeners]
             log.info("listening on %s", ", ".join(server.addresses))
-            async with _among_peers(server, settings, clock):
+            async with _among_peers(server, settings, clock, loaded):
                 yield server
         finally:
             for listener in listeners:
                 listener.close()
             server.close_connections()
     finally:
-        await asyncio.to_thread(log_.close)
+        await asyncio.to_thread(server.close_log if server else log_.close)
         log.info("stopped")
 
 
 @asynccontextmanager
 async def _among_peers(
-    server: Server, settings: ServerSettings, clock: Clock
+    server: Server, settings: ServerSettings, clock: Clock, loaded: Loaded
 ) -> AsyncIterator[None]:
     """Take part in the network while the block runs, if there is a broker."""
     if settings.mqtt is None:
-        yield
+        upkeep = Upkeep(server.store, None, None, server.is_awaited, clock.boottime_s())
+        tidying = asyncio.create_task(_tidy(upkeep, clock))
+        try:
+            yield
+        finally:
+            tidying.cancel()
+            await asyncio.wait({tidying})
         return
     from kvedge.transport.mqtt import MqttBroadcast  # 8 MB that a board alone does not need
 
     random = Random(secrets.randbits(64))
     server.network = network = Network(
         server.store,
+        server,
         name=settings.network,
         key=settings.key,
         root=settings.root or settings.network,
         clock=clock,
         random=random,
-        later=server.later,
+        loaded=loaded,
     )
     broadcast = MqttBroadcast(settings.mqtt, network.participant(), random)
     network.join(broadcast)
@@ -246,6 +297,17 @@ async def _among_peers(
         timers.cancel()
         broadcast.close()
         await asyncio.wait({timers, running})
+
+
+async def _tidy(upkeep: Upkeep, clock: Clock) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_INTERVAL_S)
+        upkeep.tick(clock.boottime_s())
+
+
+def _report_renewal(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the store could not be set aside: %s; start again", task.exception())
 
 
 async def _keep_time(network: Network) -> None:

@@ -9,6 +9,9 @@ When the disk refuses, the pending writes vanish as if they had never been asked
 are used again, since nobody saw them.  When the disk fails after it may have written, they stay
 pending until it can tell.
 
+Three vectors tell how far a change has come: *taken* (on its way to the disk), *seen* (visible),
+*durable* (there after a power cut).
+
 No tock above the ceiling is shown; the ceiling is in the log before, so that tock does not fall
 across a power cut.  No waiting and no I/O here: the log is handed in.
 """
@@ -20,13 +23,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvedge.errors import AgentError
+from kvedge.errors import AgentError, WriteRefused
 from kvedge.model import entry as entries
 from kvedge.model.stamp import Dot, Rid, next_tock
 from kvedge.model.tree import Tree
 from kvedge.model.value import Missing
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried
+from kvedge.protocol.replication import Way
 from kvedge.server.records import (
     Loaded,
     ceiling_payload,
@@ -34,6 +38,7 @@ from kvedge.server.records import (
     rank_of,
     record_payload,
     rid_payload,
+    seen_payloads,
 )
 
 _CEILING_STEP = 2000 << 16  # two seconds: what a restart may put the clock ahead
@@ -62,6 +67,7 @@ class Pending:
         old: The packed entry that it replaces, None where there is none.
         done: Called with None when it is visible, or with the error that it met.
         is_own: Whether it was made here, not by another server.
+        is_counted: Whether it counts as seen when it is stored.
         has_won: Whether the tree holds it; another server's may have come in between.
         replaced: What the tree held before; None for nothing.
     """
@@ -72,6 +78,7 @@ class Pending:
     old: bytes | None
     done: Done
     is_own: bool = True
+    is_counted: bool = True
     has_won: bool = False
     replaced: bytes | None = None
 
@@ -84,30 +91,49 @@ class Store:
         rids: The numbers of rids in packed entries.
         seen: All dots this server has seen.
         taken: Those on their way to the disk included.
+        durable: Those that are on the disk alone.
+        tombstones: The keys of deleted entries, in the order in which they came.
         refusals: How often the disk refused some.
+        is_frozen: Whether writes are refused for the moment, since the tree is being replaced.
     """
 
     def __init__(self, rid: Rid, base: int, loaded: Loaded, log: CommitLog) -> None:
+        self.refusals = 0
+        self._tock = 0
+        self.begin(rid, base, loaded, log)
+
+    def begin(self, rid: Rid, base: int, loaded: Loaded, log: CommitLog) -> None:
+        """Hold what was loaded and nothing else, under a new rid; the tock does not fall.
+
+        Nothing may be under way.
+        """
         self.rid = rid
         self.base = base
         self.tree = Tree()
         self.tree.fill(loaded.entries)
+        self.tombstones = {
+            key: None for key, packed in loaded.entries.items() if not entries.is_live(packed)
+        }
         self.rids = loaded.rids
         self.seen = loaded.seen
-        self.taken = Vector().union(loaded.seen)
-        self.refusals = 0
+        self.taken = loaded.seen.copy()
+        self.durable = loaded.seen.copy()
+        self.is_frozen = False
         self._log = log
-        self._tock = self._ceiling = self._ceiling_safe = loaded.tock
+        self._tock = max(loaded.tock, self._tock)
+        self._ceiling = self._ceiling_safe = loaded.tock
         self._ceiling_number = 0
         self._tick = 0
         # By the number of a rid, the log's number of the payload that tells it.  A new segment
         # begins with all that were there at its start.
-        self._announced = dict.fromkeys(range(len(loaded.rids)), 0)
+        self._announced = {number: 0 for number, *_ in loaded.rids.rows()}
+        self._numbers_used: set[int] | None = None  # those in use, while somebody looks
         self._safe: deque[Pending] = deque()  # wait for the disk
         self._quick: deque[Pending] = deque()  # relaxed: wait for the file
         self._newest: dict[bytes, bytes] = {}
         self._doubted = 0
         self._vectors: deque[tuple[int, Vector]] = deque()  # count once this number is synced
+        self._unsynced: deque[tuple[int, Dot]] = deque()  # visible, but not on the disk
         self._last = self._synced = 0  # numbers of the log
         self._waiting_bytes = 0
 
@@ -115,6 +141,11 @@ class Store:
     def tock(self) -> int:
         """The largest tock that may be shown: a restart does not fall behind it."""
         return min(self._tock, self._ceiling_safe)
+
+    @property
+    def ceiling(self) -> int:
+        """No tock above it has been shown."""
+        return max(self._ceiling, self._tock)
 
     @property
     def tick_shown(self) -> int:
@@ -165,13 +196,20 @@ class Store:
             wall_ms: The wall clock, None while it is not synchronised.
             relaxed: Whether to be done as soon as the file has it.
             done: Called when it is visible, or has failed.
+
+        Raises:
+            WriteRefused: The tree is being replaced.
         """
+        if self.is_frozen:
+            raise WriteRefused("the server is taking a whole copy of its network; try again")
         old = self.newest(key)
         tock = self._next_tock(wall_ms)
         self._tick += 1
         link = entries.link(self._own_number(), self._tick)
         packed = entries.join(tock, entries.extended_links(old, link, self.rids), value)
-        quick = relaxed and key not in self._newest and tock <= self._ceiling_safe
+        # The first one is durable: who has heard of this life must find it again after a crash.
+        is_begun = self.durable.last(self.rid) > 0
+        quick = relaxed and is_begun and key not in self._newest and tock <= self._ceiling_safe
         number = self._log.submit(record_payload(key, packed), durable=not quick)
         self._last = number
         pending = Pending(number, key, packed, old, done)
@@ -181,14 +219,25 @@ class Store:
         self.taken.add(Dot(self.rid, self._tick))
         return pending
 
-    def take(self, record: Carried, bases: Mapping[Rid, int]) -> None:
+    def take(self, record: Carried, bases: Mapping[Rid, int], way: Way = Way.UPDATE) -> None:
         """Hand another server's record to the log, unless it is known.
 
         It becomes visible like a relaxed write, where it wins.  The tock moves up to its own.
+
+        Args:
+            record: The record.
+            bases: Of the rids that it names.
+            way: How it came: what is pulled is counted as seen by `take_vector`.
         """
-        if record.dot in self.taken or record.dot.rid == self.rid:
-            return  # known; and only we make changes under our own rid
-        self.taken.add(record.dot)
+        is_known = record.dot in self.taken or record.dot.rid == self.rid
+        if is_known and way is not Way.REPAIR:
+            return  # only we make changes under our own rid
+        if way is not Way.UPDATE:
+            current = self.newest(record.key)
+            if current is not None and rank_of(current, self.rids) >= record.rank:
+                return
+        if way is Way.UPDATE:
+            self.taken.add(record.dot)
         self._tock = max(self._tock, record.tock)
         self._raise_ceiling(record.tock, _CEILING_STEP_BLIND)
         links = tuple(
@@ -199,25 +248,59 @@ class Store:
         number = self._log.submit(record_payload(record.key, packed), durable=not quick)
         self._last = number
         pending = Pending(number, record.key, packed, None, _ignore, is_own=False)
+        pending.is_counted = way is Way.UPDATE
         self._waiting_bytes += len(packed)
         (self._quick if quick else self._safe).append(pending)
 
     def take_vector(self, seen: Vector) -> None:
         """Count as seen what a peer had seen, once all that was taken up to now is stored."""
-        self._vectors.append((self._last, seen))
-        self._settle_vectors()
+        new = seen.minus(self.seen)
+        for node, floor in seen.floors.items():
+            if floor > self.seen.floors.get(node, 0):
+                new.close(node, floor)
+        if new:
+            self._submit_vector(new)
+
+    def close(self, floors: Mapping[str, int]) -> None:
+        """Count as seen all changes of nodes' generations below these."""
+        new = Vector()
+        for node, floor in floors.items():
+            new.close(node, floor)
+        if new:
+            self._submit_vector(new)
+
+    def _submit_vector(self, new: Vector) -> None:
+        for rid, _ in new:
+            self._number_of(rid, {})
+        for payload in seen_payloads(new, self.rids):
+            self._last = self._log.submit(payload)
+        self._vectors.append((self._last, new))
+
+    def tell(self, payload: bytes) -> None:
+        """Hand something to the log that is of use after a restart, and nobody waits for."""
+        self._log.submit(payload, durable=False)
+
+    def tell_life(self) -> None:
+        """Hand our rid to the log, so that the next life knows of this one."""
+        self._own_number()
+
+    def number_of(self, rid: Rid) -> int:
+        """Return the number of a rid in payloads; the log is told of it."""
+        return self._number_of(rid, {})
 
     def _settle_vectors(self) -> None:
         while self._vectors and self._vectors[0][0] <= self._synced:
             _, seen = self._vectors.popleft()
-            for rid, ranges in seen:
-                for first, last in ranges:
-                    self.seen.add_range(rid, first, last)
-                    self.taken.add_range(rid, first, last)
+            for vector in (self.seen, self.taken, self.durable):
+                vector.merge(seen)
 
     def _number_of(self, rid: Rid, bases: Mapping[Rid, int]) -> int:
-        number = self.rids.number(rid, bases.get(rid, 0))
+        return self._announced_number(self.rids.number(rid, bases.get(rid, 0)))
+
+    def _announced_number(self, number: int) -> int:
         self._announce(number)
+        if self._numbers_used is not None:
+            self._numbers_used.add(number)
         return number
 
     def _announce(self, number: int) -> None:
@@ -227,9 +310,7 @@ class Store:
             self._announced[number] = self._log.submit(payload, vital=True)
 
     def _own_number(self) -> int:
-        number = self.rids.number(self.rid, self.base)
-        self._announce(number)
-        return number
+        return self._announced_number(self.rids.number(self.rid, self.base))
 
     def _next_tock(self, wall_ms: int | None) -> int:
         tock = next_tock(self._tock, wall_ms)
@@ -259,10 +340,23 @@ class Store:
             self._settle(pending)
             if self._newest.get(pending.key) is pending.packed:
                 del self._newest[pending.key]
-            number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
-            self.seen.add(Dot(self.rids.rid(number), tick))
+            if not pending.is_counted:
+                continue
+            dot = self.dot_of(pending.packed)
+            self.seen.add(dot)
+            if pending.number <= synced_to:
+                self.durable.add(dot)
+            else:
+                self._unsynced.append((pending.number, dot))
+        while self._unsynced and self._unsynced[0][0] <= synced_to:
+            self.durable.add(self._unsynced.popleft()[1])
         self._settle_vectors()
         return ready
+
+    def dot_of(self, packed: bytes) -> Dot:
+        """Return the change that made a packed entry."""
+        number, tick = entries.link_parts(entries.links_of(packed)[0])
+        return Dot(self.rids.rid(number), tick)
 
     def _settle(self, pending: Pending) -> None:
         """Let the tree hold what wins: between stamp and disk another server's may have come."""
@@ -273,6 +367,40 @@ class Store:
         pending.replaced = current
         if pending.has_won:
             self.tree.put(pending.key, pending.packed)
+            self.tombstones.pop(pending.key, None)
+            if not entries.is_live(pending.packed):
+                self.tombstones[pending.key] = None
+
+    def reap(self, key: bytes, stable: Vector) -> bool:
+        """Remove a tombstone, if everybody has it and nothing is under way; tell whether."""
+        packed = self.tree.get(key)
+        if packed is None or entries.is_live(packed) or key in self._newest:
+            return False
+        if self.dot_of(packed) not in stable:
+            return False
+        self.tree.drop(key)
+        del self.tombstones[key]
+        return True
+
+    def note_numbers(self) -> None:
+        """Begin to note which numbers of rids are handed out, for `retain_numbers`."""
+        self._numbers_used = set()
+
+    def retain_numbers(self, numbers: set[int]) -> None:
+        """Forget the rids that nothing names.
+
+        Args:
+            numbers: Those that entries have named since `note_numbers`.
+        """
+        assert self._numbers_used is not None
+        used = numbers | self._numbers_used
+        for packed in (pending.packed for pending in (*self._quick, *self._safe)):
+            used.update(link >> entries.TICK_BITS for link in entries.links_of(packed))
+        for vector in (self.seen, *(seen for _, seen in self._vectors)):
+            used.update(self.rids.number(rid) for rid, _ in vector)
+        self.rids.retain(used)
+        self._announced = {n: at for n, at in self._announced.items() if n in used}
+        self._numbers_used = None
 
     def doubtful(self, up_to: int) -> list[Done]:
         """Return whom to tell that the writes up to a number are uncertain; they stay pending."""
@@ -300,10 +428,10 @@ class Store:
         self._vectors = deque(vector for vector in self._vectors if vector[0] < first)
         self._last = min(self._last, first - 1)
         self.refusals += 1
-        self.taken = Vector().union(self.seen)
+        self.taken = self.seen.copy()
         for pending in rest:
-            number, tick = entries.link_parts(entries.links_of(pending.packed)[0])
-            self.taken.add(Dot(self.rids.rid(number), tick))
+            if pending.is_counted:
+                self.taken.add(self.dot_of(pending.packed))
         # What was announced is not in the log: announce it again before it is needed.
         self._announced = {n: at for n, at in self._announced.items() if at < first}
         if self._ceiling_number >= first:

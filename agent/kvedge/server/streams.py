@@ -282,6 +282,11 @@ class Watch:
         self._phase = Phase.FETCHING
         self._reader.later(self.pump)  # one that is not slow any more will not say so again
 
+    def is_awaiting(self, key: bytes) -> bool:
+        """Tell whether a deletion at a key has still to be sent."""
+        is_ahead = self._phase is Phase.FETCHING and not self._walk.is_past(key)
+        return key in self._changed or (is_ahead and self._was_uptodate)
+
     def pump(self) -> None:
         """Go on, when the reader can take more."""
         self._send_changed()
@@ -331,6 +336,15 @@ class Watchers:
         watches.remove(watch)
         if not watches:
             del self._by_key[watch.key]
+
+    def is_awaited(self, key: bytes) -> bool:
+        """Tell whether a watch still has to send the deletion at a key."""
+        if not self._by_key:
+            return False
+        ends = (0, *paths.boundaries(key))
+        return any(
+            watch.is_awaiting(key) for end in ends for watch in self._by_key.get(key[:end], ())
+        )
 
     def notify(self, key: bytes, packed: bytes) -> None:
         """Tell all watches at and above a key of its new entry.

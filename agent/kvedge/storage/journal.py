@@ -59,6 +59,9 @@ def snapshot_name(number: int) -> str:
     return f"snapshot-{number:08}.kvs"
 
 
+_ASIDE = ".aside"  # nobody reads files with this behind their names
+
+
 @dataclass(frozen=True, slots=True)
 class FileLoss:
     """Bytes of the store that could not be read.
@@ -340,6 +343,28 @@ class Journal:
         self._snapshot_bytes = size
         self._remove_superfluous(number)
         return size
+
+    def set_aside(self) -> None:
+        """Begin anew with the preamble alone, in one step; the old files get other names.
+
+        What was set aside before is removed: one old tree is kept for whoever wants to look.
+
+        Raises:
+            OSError: The disk failed.  Either nothing has happened, or all but the renaming.
+        """
+        number = self.begin_snapshot()
+        for name in self._disk.names():
+            if name.endswith(_ASIDE):
+                self._disk.remove(name)
+        unfinished = f"snapshot-{number:08}.tmp"
+        self._write_snapshot_file(unfinished, number, ())
+        self._disk.replace(unfinished, snapshot_name(number))
+        self._disk.sync_directory()
+        for name in self._disk.names():
+            found = _SEGMENT.fullmatch(name) or _SNAPSHOT.fullmatch(name)
+            if found is not None and int(found[1]) < number:
+                self._disk.replace(name, name + _ASIDE)
+        self._disk.sync_directory()
 
     def _check_room(self) -> None:
         """Writing one to a disk that it fills would have writes refused meanwhile."""

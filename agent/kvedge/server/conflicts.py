@@ -1,0 +1,94 @@
+"""Conflicts: writes that lost to one that did not know them, recorded by their author.
+
+Two boards that are apart may change one entry each.  The merge keeps one of both changes, the
+same everywhere (see `model.merge`), and no write is lost silently: the node that made the other
+one writes an entry `:.kv.conflict.NODE.TICK`, TICK being the lost change's as users see it.
+
+    {"path": [...], "kind": "concurrent" | "unsure", "lost": CHANGE, "won": CHANGE}
+    CHANGE = {"node", "tick", "tock", "value"}     without value for a deletion;
+                                                   with "cut": true where it was too large
+
+A winner knew the loser where its chain covers it, or where the author of one of its links had
+announced a vector with it before: a chain names five nodes, and forgets what was reaped.  Where
+a full chain leaves it open the kind is `unsure`.  Two equal values are no conflict.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+from kvedge.model import entry as entries
+from kvedge.model.entry import Entry, unpack_entry
+from kvedge.model.merge import Conflict, merge
+from kvedge.model.path import Path, elements_of
+from kvedge.model.stamp import Dot
+from kvedge.model.value import packb, unpack
+from kvedge.protocol.membership import Kept
+from kvedge.server.store import Pending, Store
+
+CONFLICTS_MAX = 1000
+"""Records that a node keeps of its own lost writes; the oldest go."""
+
+_VALUE_MAX_BYTES = 64 * 1024  # of one of the two in a record
+_PLACE = Path(".kv", "conflict")
+_SYSTEM = Path(None).key
+
+
+class Conflicts:
+    """Finds the conflicts that this node has to record."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._own = _PLACE / store.rid.node
+        start = self._own.key
+        found = (key for key in store.tree.walk(start, count=2 * CONFLICTS_MAX) if key != start)
+        self._kept = deque(key for key in found if entries.is_live(store.get(key) or b"\0" * 9))
+
+    def of(self, write: Pending, kept: Mapping[str, Kept]) -> tuple[bytes, bytes] | None:
+        """Return the record of a conflict, as key and packed value; None mostly.
+
+        Args:
+            write: Has been settled.
+            kept: What members have announced.
+        """
+        if write.replaced is None or write.key.startswith((_SYSTEM, _PLACE.key)):
+            return None
+        rids = self._store.rids
+        one = unpack_entry(write.packed, rids)
+        outcome = merge(unpack_entry(write.replaced, rids), one)
+        loser, winner = outcome.loser, outcome.winner
+        if loser is None or outcome.conflict is Conflict.NONE or loser.value == winner.value:
+            return None
+        if loser.dot.rid.node != self._store.rid.node or _is_known(loser.dot, winner, kept):
+            return None
+        value = {
+            "path": list(elements_of(write.key)),
+            "kind": outcome.conflict.value,
+            "lost": self._change(loser),
+            "won": self._change(winner),
+        }
+        return (self._own / rids.shown(loser.dot)[1]).key, packb(value)
+
+    def _change(self, entry: Entry) -> dict[str, object]:
+        node, tick = self._store.rids.shown(entry.dot)
+        change: dict[str, object] = {"node": node, "tick": tick, "tock": entry.tock}
+        if isinstance(entry.value, bytes):
+            is_short = len(entry.value) <= _VALUE_MAX_BYTES
+            change |= {"value": unpack(entry.value)} if is_short else {"cut": True}
+        return change
+
+    def added(self, key: bytes) -> Iterator[bytes]:
+        """Take note of a new record; return the keys of those that are too many now."""
+        self._kept.append(key)
+        while len(self._kept) > CONFLICTS_MAX:
+            yield self._kept.popleft()
+
+
+def _is_known(loser: Dot, winner: Entry, kept: Mapping[str, Kept]) -> bool:
+    """Tell whether somebody in the winner's chain had the loser before."""
+    for link in winner.chain:
+        told = kept.get(link.rid.node)
+        if told is not None and loser in told.vector and told.vector.last(link.rid) < link.tick:
+            return told.vector.last(link.rid) > 0 or told.incarnation <= link.rid.incarnation
+    return False
