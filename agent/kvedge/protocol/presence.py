@@ -19,7 +19,7 @@ A caller that was asleep hands over the beats that wait before it calls `expire`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from kvedge.limits import NODES_MAX, SILENCE_MAX_S
@@ -33,10 +33,12 @@ class Beat:
     Attributes:
         rid: Who beats.
         connection: Number of its connection to the broker, from 1 in each incarnation.
+        version: Of its program, for people to read; empty where it did not say.
     """
 
     rid: Rid
     connection: int
+    version: str = field(default="", compare=False)
 
 
 class Reason(Enum):
@@ -83,6 +85,14 @@ class Presence:
     def seen(self) -> dict[str, Rid]:
         """Return the nodes that are seen, and under which rid."""
         return {node: beat.rid for node, (beat, _) in self._last.items()}
+
+    def version_of(self, node: str) -> str:
+        """Return which version of the program a node runs.
+
+        Empty where the node is not seen, or does not say.
+        """
+        known = self._known(node)
+        return known.version if known else ""
 
     def receive(self, beat: Beat, now: float) -> list[Event]:
         """Take note of a beat."""

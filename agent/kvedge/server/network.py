@@ -52,6 +52,7 @@ from kvedge.server.conflicts import Conflicts
 from kvedge.server.guard import ClockGuard
 from kvedge.server.members import MEMBERS, member_entry, read_member
 from kvedge.server.peers import StoreShelf
+from kvedge.server.program import program_version, version_said
 from kvedge.server.records import Loaded, kept_payload, unheard_payload
 from kvedge.server.recovery import Saved, may_be_applied, unsynced
 from kvedge.server.store import Done, Pending, Store
@@ -77,7 +78,7 @@ TICK_MAX_S = 0.1
 
 _KINDS = {kind.name.lower(): kind for kind in Kind}
 _BEAT, _GONE, _BYE = "beat", "gone", "bye"
-_QUIET = {Cause.OWN, Cause.REPLAYED}  # usual on any broker
+_QUIET = {Cause.OWN}  # usual on any broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class Network:
         self._doubles: dict[int, float] = {}  # since when another incarnation beats
         self._ticked_s = clock.boottime_s()
         self.refused: Counter[Cause] = Counter()
+        self._quiet_until: dict[Cause, float] = {}
         self._rid = Rid(store.rid.node, 0)  # none yet
         self._begin_life(loaded.kept, loaded.unheard_s)
         if key is None:
@@ -243,6 +245,10 @@ class Network:
             *(unheard_payload(*item) for item in self.members.unheard_s.items()),
         ]
 
+    def version_of(self, node: str) -> str:
+        """Return which version of the program another node runs; empty where that is not known."""
+        return self._presence.version_of(node)
+
     def participant(self) -> Participant:
         """Return how we take part."""
         topics = ("u/+", "d", "p/+", f"q/{self._rid.node}")
@@ -287,15 +293,21 @@ class Network:
         try:
             self._take(opened)
         except RemoteProtocolError as error:
-            log.warning("a message of %s is not taken: %s", opened.sender.node, error)
+            self._note(Refused(Cause.BAD_BODY, f"{opened.kind}, {error.why}", opened.sender))
 
     def _note(self, refused: Refused) -> None:
-        self.refused[refused.cause] += 1
-        if refused.cause not in _QUIET and self.refused[refused.cause] == 1:
-            log.warning("refused a message that is %s %s", refused.cause.value, refused.detail)
+        cause, now = refused.cause, self._clock.boottime_s()
+        self.refused[cause] += 1
         if refused.newest is not None and refused.sender is not None:
-            now = self._clock.boottime_s()
             self._act(self.members.outlived(refused.sender, refused.newest, now))
+        if cause in _QUIET or now < self._quiet_until.get(cause, 0.0):
+            return
+        self._quiet_until[cause] = now + limits.REFUSAL_TOLD_INTERVAL_S
+        sender = f" of {refused.sender.node}" if refused.sender else ""
+        count = self.refused[cause]
+        log.warning(
+            "refused a message%s: %s: %s (%d so far)", sender, cause.value, refused.detail, count
+        )
 
     def _take(self, opened: Opened) -> None:
         now = self._clock.boottime_s()
@@ -321,10 +333,10 @@ class Network:
     def _take_presence(self, opened: Opened, now: float) -> None:
         if opened.sender.node == self._rid.node:
             return
-        number = read_body(opened.body, 1)[0]
+        number, *more = read_body(opened.body, 1)
         if type(number) is not int or number < 0:
             raise RemoteProtocolError("a beat has no number of a connection")
-        beat = Beat(opened.sender, number)
+        beat = Beat(opened.sender, number, version_said(more))
         if opened.kind == _BEAT:
             events = self._presence.receive(beat, now)
         elif opened.kind == _GONE:
@@ -386,7 +398,8 @@ class Network:
             return TICK_MAX_S
         if now >= self._beat_s:
             self._beat_s = now + limits.BEAT_INTERVAL_S
-            self._publish(f"p/{self._rid.node}", _BEAT, packb((self._connection,)))
+            body = packb((self._connection, program_version()))
+            self._publish(f"p/{self._rid.node}", _BEAT, body)
         self._act(self.members.announce(self._store.durable, now))
         if self._trickle.expired(now):
             self._send(self._replication.digest())

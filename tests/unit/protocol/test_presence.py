@@ -212,3 +212,25 @@ def test_events_tell_all_that_changes(steps: list[tuple[str, Beat | float]]) -> 
         deadline = presence.next_deadline()
         assert (deadline is None) is (not followed)
         assert deadline is None or now < deadline or verb != "wait"
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_newest_that_was_said() -> None:
+    presence = Presence()
+    assert presence.version_of("a") == ""
+    presence.receive(Beat(A, 1, "0.1.0"), 0)
+    assert presence.version_of("a") == "0.1.0"
+    presence.receive(Beat(Rid("a", 6), 1, "0.2.0"), 1)
+    assert presence.version_of("a") == "0.2.0"
+    presence.receive(Beat(A, 2, "0.1.0"), 2)  # late, of the life before
+    assert presence.version_of("a") == "0.2.0"
+    presence.goodbye(Rid("a", 6))
+    assert presence.version_of("a") == ""
+
+
+def test_the_version_does_not_make_a_beat_another_one() -> None:
+    presence = watched()
+    assert presence.receive(Beat(A, 1, "0.1.0"), 1) == []
+    assert presence.will(Beat(A, 1)) == [Unseen("a", Reason.WILL)]
