@@ -81,6 +81,9 @@ NODES_MAX = 256
 REPLAY_WINDOW = 1024
 """Messages of a sender that may overtake each other; IPsec's windows have 64 to 4096."""
 
+REFUSAL_TOLD_INTERVAL_S = 3600.0
+"""Between two lines in the log about refused messages of one cause; all of them are counted."""
+
 BEAT_INTERVAL_S = 2.0
 """Between two beats of a node: half a message per second.  Consul's gossip probes every second."""
 

@@ -75,6 +75,7 @@ class Cause(Enum):
     WRONG_NETWORK = "from another network"
     BAD_MAC = "altered, on another topic, or made with another network key"
     MALFORMED = "not built as this version expects"
+    BAD_BODY = "wrong in its body"
     OWN = "our own"
     REPLAYED = "repeated, or later than the window allows"
     OLD_INCARNATION = "from an incarnation that was replaced"
