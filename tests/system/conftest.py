@@ -14,8 +14,11 @@ from typing import Any
 
 import msgpack
 import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
 
 from kvedge.client.sync import SyncClient, connect
+from kvedge.testing.mosquitto import Mosquitto
 
 PATIENCE_S = 15.0  # for what takes a fraction of a second on an idle machine
 _PAGE_KB = os.sysconf("SC_PAGESIZE") // 1024
@@ -206,3 +209,47 @@ def new_server(kv: Path, tmp_path: Path) -> Iterator[Callable[..., KvServer]]:
 def kv_server(new_server: Callable[..., KvServer]) -> KvServer:
     """A server that runs."""
     return new_server().start()
+
+
+class Stranger:
+    """A bare MQTT client: hears everything, and says whatever a test wants.
+
+    Attributes:
+        heard: Topics and payloads, in the order in which they came.
+    """
+
+    def __init__(self, broker: Mosquitto) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self._has_all = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._take
+        self._client.on_subscribe = lambda *_: self._has_all.set()
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+        self._client.subscribe("#", 1)
+        assert self._has_all.wait(PATIENCE_S)
+
+    def _take(self, _client: object, _data: object, message: MQTTMessage) -> None:
+        self.heard.append((message.topic, message.payload))
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Publish, and wait until the broker has it."""
+        self._client.publish(topic, payload, 1).wait_for_publish(PATIENCE_S)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def new_stranger() -> Iterator[Callable[[Mosquitto], Stranger]]:
+    """Returns bare clients of a broker."""
+    made: list[Stranger] = []
+
+    def new(broker: Mosquitto) -> Stranger:
+        made.append(Stranger(broker))
+        return made[-1]
+
+    yield new
+    for stranger in made:
+        stranger.close()
