@@ -3,6 +3,11 @@
 The sessions are clean and nothing is retained: what a broker keeps for an absent client it loses
 sooner or later (mosquitto keeps the first 1000 messages, and none when it is killed).  Messages go
 out with QoS 1 not for its promise, but because the acknowledgements tell how fast the broker is.
+They come in with QoS 0: whoever sits above repairs a loss, and a broker that awaits a slow
+reader's acknowledgement helps nobody.
+
+What comes in is handed on at once, from paho's callback.  aiomqtt's own way, a queue and a task for
+each message, takes as long as the broker does.
 
     probe - connect - subscribe - 20 senders and one receiver, until something breaks
       ^                                                             |
@@ -20,7 +25,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -54,6 +59,7 @@ _library_log = log.getChild("library")
 _library_log.setLevel(logging.CRITICAL)
 
 _QOS = 1
+_QOS_IN = 0
 _HEADER_MAX_BYTES = 1024  # of a PUBLISH packet, beside its payload
 _LEAVE_MAX_S = 1.0  # for the farewell, and as much for the goodbye
 _SETTLE_S = 0.01  # the loop sees by then that a socket was shut down
@@ -86,6 +92,33 @@ class _Waiting(asyncio.Queue[SizedT]):
         return self.backlog.take()
 
 
+class _Incoming(_Waiting[aiomqtt.Message]):
+    """Hands messages on as they come, as soon as it is told to whom.
+
+    What comes before that waits.
+
+    Attributes:
+        hand_on: To whom; None for not yet, or no more.
+        failure: What they raised.  The message is put behind it, to wake who waits for messages.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hand_on: Callable[[aiomqtt.Message], None] | None = None
+        self.failure: Exception | None = None
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        """Take a message; in the event loop."""
+        if self.hand_on is None:
+            super().put_nowait(item)
+            return
+        try:
+            self.hand_on(item)
+        except Exception as error:  # noqa: BLE001 -- raised in our own task; paho would lose it
+            self.failure, self.hand_on = error, None
+            super().put_nowait(item)
+
+
 class MqttBroadcast:
     """Implements `Broadcast`; made in an event loop, and connected while `run` runs.
 
@@ -109,7 +142,8 @@ class MqttBroadcast:
         self._reason = ""  # why there is no connection, as told last
         self._counts = Counts()
         self._outgoing: _Waiting[Message] = _Waiting()
-        self._incoming: _Waiting[aiomqtt.Message] = _Waiting()
+        self._incoming = _Incoming()
+        self._has_told_unusable = False  # in this connection
 
     @property
     def counts(self) -> Counts:
@@ -170,6 +204,8 @@ class MqttBroadcast:
             return _why(error)
         finally:
             self._is_connected = False
+            self._has_told_unusable = False
+            self._incoming.hand_on = None
             self._outgoing.backlog.clear()
             self._incoming.backlog.clear()
 
@@ -241,7 +277,7 @@ class MqttBroadcast:
         filters = self._participant.filters
         if not filters:
             return
-        answers = await client.subscribe([(wanted, _QOS) for wanted in filters])
+        answers = await client.subscribe([(wanted, _QOS_IN) for wanted in filters])
         for wanted, answer in zip(filters, answers, strict=True):
             if isinstance(answer, ReasonCode) and answer.is_failure:
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {wanted}")
@@ -292,11 +328,12 @@ class MqttBroadcast:
             await client.publish(message.topic, message.payload, _QOS)
 
     async def _receive(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            self._deliver(message)
-            # Each step of the iterator makes a task; taking the rest at once is 3 times as fast.
-            for waiting in self._incoming.backlog.take_all():
-                self._deliver(waiting)
+        for waiting in self._incoming.backlog.take_all():
+            self._deliver(waiting)
+        self._incoming.hand_on = self._deliver
+        async for _ in client.messages:  # to the end of the connection, or a failure
+            if self._incoming.failure is not None:
+                raise self._incoming.failure
 
     def _deliver(self, message: aiomqtt.Message) -> None:
         topic = message.topic.value
@@ -304,9 +341,22 @@ class MqttBroadcast:
             return
         if not is_usable(topic, message.payload):
             self._counts.unusable += 1
+            self._tell_unusable(message)
             return
         self._counts.received += 1
         self._participant.handler.received(topic, message.payload)
+
+    def _tell_unusable(self, message: aiomqtt.Message) -> None:
+        """Tell of a message that is passed over, once in a connection; all of them are counted."""
+        if self._has_told_unusable:
+            return
+        self._has_told_unusable = True
+        log.warning(
+            "broker %s: passed over a message of %d bytes on topic %a: too large, or a bad topic",
+            self._settings.endpoint,
+            len(message.payload),
+            message.topic.value[: limits.BROADCAST_TOPIC_MAX_CHARS],
+        )
 
 
 async def _cut_off(client: aiomqtt.Client) -> None:
