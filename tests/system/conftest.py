@@ -230,7 +230,11 @@ class Stranger:
         assert self._has_all.wait(PATIENCE_S)
 
     def _take(self, _client: object, _data: object, message: MQTTMessage) -> None:
-        self.heard.append((message.topic, message.payload))
+        self.heard.append((message.topic, bytes(message.payload)))
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Publish, and do not wait."""
+        self._client.publish(topic, payload, 0)
 
     def say(self, topic: str, payload: bytes) -> None:
         """Publish, and wait until the broker has it."""

@@ -181,14 +181,22 @@ def are_equal(first: Board, second: Board, size: int) -> bool:
     return len(held) == size and second.held() == held
 
 
+def until_equal(first: Board, second: Board, size: int) -> bool:
+    return until(lambda: are_equal(first, second, size))
+
+
+def until_some(what: Callable[[Board], list[str]], board: Board) -> bool:
+    return until(lambda: bool(what(board)))
+
+
 BOTH_ORDERS = pytest.mark.parametrize(
     ("first", "second"), [("older", "newer"), ("newer", "older")], ids=lambda name: f"{name}"
 )
 
 
 def test_each_build_is_what_it_should_be(builds: dict[str, Build]) -> None:
-    def said(name: str) -> str:
-        command = [builds[name].kv, "--version"]
+    def said(name: str) -> object:
+        command = [str(builds[name].kv), "--version"]
         ended = subprocess.run(
             command, env=builds[name].environ, capture_output=True, text=True, check=True
         )
@@ -264,7 +272,7 @@ def test_restarts_in_either_order(
         boards[other].fill(f"while_{name}_was_away", 300)
         boards[name].start(builds[name])
         expected = 301 if name == first else 601
-        assert until(lambda expected=expected: are_equal(boards[first], boards[second], expected))
+        assert until_equal(boards[first], boards[second], expected)
     for name in (first, second):
         boards[name].server.kill()
     for name in (first, second):
@@ -289,7 +297,7 @@ def test_boards_are_upgraded_one_by_one_and_back(
         board.start(builds[build])
         board.write(f"y{size}", size)
         size += 2
-        assert until(lambda size=size: are_equal(boards[0], boards[1], size))
+        assert until_equal(boards[0], boards[1], size)
     for board in boards:
         board.has_no_complaint()
 
@@ -307,7 +315,7 @@ def test_another_major_is_refused_in_one_line_and_counted(
 
     line = "refused a message: another major version: {0}, ours is {1} (1 so far)"
     for board, ours, theirs in ((here, 1, 2), (there, 2, 1)):
-        assert until(lambda board=board: bool(refusals(board)))
+        assert until_some(refusals, board)
         [told] = refusals(board)
         assert told.endswith(line.format(theirs, ours)), told
     for number in range(20):
