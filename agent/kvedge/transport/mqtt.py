@@ -27,10 +27,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import aiomqtt
 import anyio
+from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -117,6 +118,27 @@ class _Incoming(_Waiting[aiomqtt.Message]):
         except Exception as error:  # noqa: BLE001 -- raised in our own task; paho would lose it
             self.failure, self.hand_on = error, None
             super().put_nowait(item)
+
+
+class _Client(aiomqtt.Client):
+    """The library's client, but for a socket that is closed before the loop is to watch it.
+
+    The library hands over the number of the socket, which then is none, or somebody else's.
+    """
+
+    def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 -- as the library does: it ends the connection
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def watch() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock, write)
+
+        self._loop.call_soon_threadsafe(watch)
 
 
 class MqttBroadcast:
@@ -254,7 +276,7 @@ class MqttBroadcast:
     def _new_client(self) -> aiomqtt.Client:
         settings = self._settings
         is_v5 = settings.version is MqttVersion.V5
-        return aiomqtt.Client(
+        return _Client(
             settings.host,
             settings.port,
             username=settings.user,
