@@ -301,6 +301,19 @@ class JournalCorrupt(StorageError):
         self.why = why
 
 
+class BadDump(StorageError):
+    """A file that should be loaded is no dump, or a damaged one; nothing of it was taken."""
+
+    code = "dump"
+    fields = ("file", "offset", "why")
+
+    def __init__(self, file: str, *, offset: int, why: str) -> None:
+        super().__init__(f"{file} cannot be loaded: at byte {offset}: {why}")
+        self.file = file
+        self.offset = offset
+        self.why = why
+
+
 class SnapshotMissing(StorageError):
     """The journal needs a snapshot that is not there."""
 

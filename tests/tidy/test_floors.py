@@ -67,10 +67,11 @@ DOORS: dict[str, tuple[tuple[str, ...], str]] = {
         (
             "kvedge.model.value",
             "kvedge.protocol.codec",
+            "kvedge.protocol.dumpfile",
             "kvedge.protocol.framing",
             "kvedge.storage.frames",
         ),
-        "the packed form of a value, of a message, of a stream and of a file's header",
+        "the packed form of a value, of a message, of a stream, of a dump and of a file's header",
     ),
     "click": (("kvedge.cli", "kvedge_drivers.cli"), "short commands run without it"),
     "asyncio": (

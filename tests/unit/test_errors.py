@@ -51,6 +51,10 @@ MESSAGES: list[tuple[AgentError, str]] = [
         "j-1 is damaged at byte 12: wrong checksum",
     ),
     (
+        errors.BadDump("a.dump", offset=12, why="it was cut"),
+        "a.dump cannot be loaded: at byte 12: it was cut",
+    ),
+    (
         errors.SnapshotMissing("s-1"),
         "s-1 is missing, and the journal that is left does not reach back",
     ),
@@ -78,7 +82,7 @@ FAMILIES: list[tuple[type[AgentError], type[Exception], str]] = [
     (
         errors.StorageError,
         OSError,
-        "JournalCorrupt SnapshotMissing WrongStore StoreLocked WriteRefused WriteUncertain",
+        "JournalCorrupt BadDump SnapshotMissing WrongStore StoreLocked WriteRefused WriteUncertain",
     ),
     (errors.JobError, AgentError, "JobFailed NotPlaced RunnerBusy"),
     (errors.DriverError, AgentError, "PortUnavailable PortBusy DeviceAbsent BadReading"),
