@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("-i", "--init", metavar="VALUE", help="Make a new network; VALUE is its root's.")
 @click.option("-e", "--eval", "is_literal", is_flag=True, help="VALUE is a Python literal.")
+@click.option("-l", "--load", "dumps", multiple=True, metavar="FILE", help="Fill a new store.")
 @click.option("--dir", "directory", metavar="DIR", help="Keep the data here.")
 @click.option("--listen", multiple=True, metavar="ADDR", help="unix:PATH or HOST:PORT; repeatable.")
 @click.option("--mqtt", metavar="URI", help="The broker, as mqtt://USER@HOST:1883.")
@@ -36,6 +37,7 @@ def server(
     name: str | None,
     init: str | None,
     is_literal: bool,  # noqa: FBT001 -- click passes by name
+    dumps: tuple[str, ...],
     directory: str | None,
     listen: tuple[str, ...],
     mqtt: str | None,
@@ -46,6 +48,9 @@ def server(
     NAME is the name of this node; without it, what the configuration says, else the first label
     of the host name.  Prints `Running.` when clients may connect.  Without a directory (--dir,
     or `[server] dir` in the configuration) nothing is kept on disk.
+
+    A FILE is what `kv dump save` wrote; -l may be repeated.  Each entry keeps its age, so a later
+    change that the network knows of goes before it.  With -i as well the root gets VALUE.
     """
     from kvedge.agent import serve
     from kvedge.server.settings import ServerSettings
@@ -68,6 +73,7 @@ def server(
             directory=kept,
             listen=settings.server.listen,
             initial=initial,
+            dumps=dumps,
             **network_settings(settings),
         ),
         ready=lambda _: click.echo("Running."),

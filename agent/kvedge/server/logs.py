@@ -19,7 +19,7 @@ from kvedge.storage.commit import Committer, SnapshotDone
 from kvedge.storage.commit_queue import Done
 from kvedge.storage.directory import DirectoryLock
 from kvedge.storage.disk import OsDisk
-from kvedge.storage.frames import LossKind, read_frames
+from kvedge.storage.frames import Header, LossKind, read_frames
 from kvedge.storage.journal import Contents, Journal
 
 log = logging.getLogger(__name__)
@@ -230,13 +230,19 @@ def loaded_from(contents: Contents) -> Loaded:
 
 def node_in(directory: str) -> str | None:
     """Return the node whose store a directory holds, None where there is none that can be read."""
+    header = header_in(directory)
+    return header.node if header else None
+
+
+def header_in(directory: str) -> Header | None:
+    """Return what the newest file of a store says of it, None where none can be read."""
     disk = OsDisk(Path(directory))
     try:
         names = [name for name in disk.names() if name.endswith((".kvj", ".kvs"))]
         for name in sorted(names, key=lambda name: name.partition("-")[2], reverse=True):
             header = read_frames(disk.read(name), name=directory).header
             if header is not None:
-                return header.node
+                return header
     except OSError:
         return None  # opening it will tell what is wrong
     return None

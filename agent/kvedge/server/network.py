@@ -109,6 +109,9 @@ class Host(Protocol):
     def is_awaited(self, key: bytes) -> bool:
         """Tell whether somebody still has to be told of the deletion at a key."""
 
+    def joined(self) -> None:
+        """Take note that all that another server had is in the tree, for the first time."""
+
     def give_way(self) -> None:
         """End: another server runs under our name, and is the younger one."""
 
@@ -162,6 +165,8 @@ class Network:
         self._saved: list[Saved] = []  # to be written again when this was seen:
         self._copied = Vector()
         self._guard = ClockGuard()
+        self._pulled: Vector | None = None  # what the first peer had that was asked
+        self._has_joined = False
         self._told_s: dict[str, float] = {}  # whom we told that its clock is ahead
         self._doubles: dict[int, float] = {}  # since when another incarnation beats
         self._ticked_s = clock.boottime_s()
@@ -181,7 +186,7 @@ class Network:
             store.rid,
             store.durable,
             self._shelf.base,
-            is_fresh=not store.seen,
+            is_fresh=not store.seen.floors and all(rid == store.rid for rid, _ in store.seen),
             kept=kept,
             unheard_s=unheard_s,
             announce_interval_s=self._pace.announce_interval_s,
@@ -394,6 +399,9 @@ class Network:
             self._store.take(record, bases)
         if self._saved:
             self._apply_saved()
+        if self._pulled and not self._has_joined and self._store.seen.covers(self._pulled):
+            self._has_joined = True
+            self._host.joined()
         if not self._connection:
             return TICK_MAX_S
         if now >= self._beat_s:
@@ -565,7 +573,9 @@ class Network:
             else:
                 self._store.take(record, arrived.bases, arrived.way)
         if arrived.seen:
-            self._store.take_vector(self._guard.without_held(arrived.seen))
+            seen = self._guard.without_held(arrived.seen)
+            self._store.take_vector(seen)
+            self._pulled = self._pulled or seen
 
     def _tell_ahead(self, record: Carried) -> None:
         """Tell the author of a record that its clock is ahead of ours; not too often."""

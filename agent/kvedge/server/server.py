@@ -10,9 +10,10 @@ import asyncio
 import gc
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 from kvedge import limits
 from kvedge.clock import Clock
@@ -21,6 +22,7 @@ from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
 from kvedge.protocol.replication import Copied
 from kvedge.server.connections import Connection
+from kvedge.server.dumps import NewEntry, apply_kept, load_dump, opened_dumps
 from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
 from kvedge.server.records import Loaded, seen_payloads, snapshot_payloads
@@ -29,6 +31,7 @@ from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
 from kvedge.server.streams import Watchers
 from kvedge.server.upkeep import Upkeep
+from kvedge.storage.dumps import DumpFile
 from kvedge.transport import aio
 from kvedge.transport.systemd import ServiceManager
 
@@ -57,7 +60,7 @@ class Server:
         gave_way: Is set when this server has to end: another one has its name.
     """
 
-    def __init__(self, store: Store, log_: Log, clock: Clock) -> None:
+    def __init__(self, store: Store, log_: Log, clock: Clock, directory: str | None = None) -> None:
         self.store = store
         self.watchers = Watchers()
         self.addresses: list[str] = []
@@ -69,7 +72,9 @@ class Server:
         self._connections: set[Connection] = set()
         self._held: set[Connection] = set()
         self._synchronised = clock.wall_is_synchronised()
+        self._directory = directory
         self._renewing: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[Any] | None = None
 
     # --- for connections ----------------------------------------------------------------------
 
@@ -149,6 +154,12 @@ class Server:
         """Tell whether a watcher still has to be told of the deletion at a key."""
         return self.watchers.is_awaited(key)
 
+    def joined(self) -> None:
+        """Write what this board had before it joined, where the network has nothing."""
+        if self._directory is not None:
+            self._keeping = self._loop.create_task(apply_kept(self, self._directory))
+            self._keeping.add_done_callback(_report_kept)
+
     def give_way(self) -> None:
         """End: another server runs under our name, and is the younger one."""
         self.gave_way.set()
@@ -181,6 +192,34 @@ class Server:
         """A number that rises while the journal moves."""
         return self._log.beats
 
+    async def write_all(self, writes: Sequence[NewEntry]) -> None:
+        """Write entries; return when all are durable, and visible where they win.
+
+        Raises:
+            StorageError: One of them surely or perhaps did not happen; the others may have.
+        """
+        left = len(writes)
+        finished: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: AgentError | None) -> None:
+            nonlocal left
+            left -= 1
+            if finished.done():
+                return
+            if error is not None:
+                finished.set_exception(error)
+            elif not left:
+                finished.set_result(None)
+
+        if not writes:
+            return
+        wall_ms = self.wall_ms()
+        for new in writes:
+            self.store.write(
+                new.key, new.value, wall_ms=wall_ms, relaxed=False, done=done, tock=new.tock
+            )
+        await finished
+
     async def write_initial(self, packed: bytes) -> None:
         """Set the root's value."""
         done: asyncio.Future[AgentError | None] = self._loop.create_future()
@@ -196,6 +235,12 @@ class Server:
 
 
 def _check(settings: ServerSettings, loaded: Loaded) -> None:
+    if settings.dumps and loaded.entries:
+        raise BadSetting(
+            "-l",
+            f"it fills a new store, but {settings.directory} holds {len(loaded.entries)} entries;"
+            " leave it out, and write the file into the running server with `kv dump load`",
+        )
     if settings.initial is not MISSING and loaded.entries:
         raise BadSetting(
             "-i",
@@ -220,9 +265,19 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
 
     Raises:
         StorageError: The directory cannot be used; the class says why.
-        BadSetting: It cannot listen where it should, or `initial` is set on old data.
+        BadSetting: It cannot listen where it should, or `initial` or `dumps` are set on old data.
+        BadDump: One of the dumps is damaged; nothing was written then.
     """
     started_s = clock.boottime_s()
+    with opened_dumps(settings.dumps) as dumps:
+        async with _run_checked(settings, dumps, clock, started_s) as server:
+            yield server
+
+
+@asynccontextmanager
+async def _run_checked(
+    settings: ServerSettings, dumps: Sequence[DumpFile], clock: Clock, started_s: float
+) -> AsyncIterator[Server]:
     if settings.directory is None:
         log_: Log = MemoryLog()
         loaded, generation = Loaded(), 1
@@ -235,8 +290,11 @@ async def run_server(settings: ServerSettings, *, clock: Clock) -> AsyncIterator
         _check(settings, loaded)
         count = len(loaded.entries)
         rid = Rid(settings.node, new_incarnation(generation, secrets.randbits(RANDOM_BITS)))
-        server = Server(Store(rid, _base(loaded, settings.node), loaded, log_), log_, clock)
+        store = Store(rid, _base(loaded, settings.node), loaded, log_)
+        server = Server(store, log_, clock, settings.directory)
         log_.start(server, rid, server.store.base, clock)
+        for dump in dumps:
+            await load_dump(server, dump)
         if settings.initial is not MISSING:
             await server.write_initial(pack(settings.initial))
         gc.collect()
@@ -308,6 +366,11 @@ async def _tidy(upkeep: Upkeep, clock: Clock) -> None:
 def _report_renewal(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.critical("the store could not be set aside: %s; start again", task.exception())
+
+
+def _report_kept(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("what this board had before it joined was not written: %s", task.exception())
 
 
 async def _keep_time(network: Network) -> None:

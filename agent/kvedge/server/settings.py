@@ -19,6 +19,7 @@ class ServerSettings:
         directory: Where the journal lives; None keeps everything in memory alone.
         listen: Addresses to listen on, `unix:PATH` or `HOST:PORT`.
         initial: Value of the root of a new network; MISSING for none.
+        dumps: Files whose entries fill a new store.
         mqtt: How to reach the broker; None to work alone.
         root: What all topics begin with; empty for the network's name.
         key: The network's secret; None where there is none.
@@ -29,6 +30,7 @@ class ServerSettings:
     directory: str | None = None
     listen: tuple[str, ...] = ()
     initial: Any = MISSING
+    dumps: tuple[str, ...] = ()
     mqtt: MqttSettings | None = None
     root: str = ""
     key: bytes | None = field(default=None, repr=False)

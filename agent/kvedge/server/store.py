@@ -187,6 +187,7 @@ class Store:
         wall_ms: int | None,
         relaxed: bool,
         done: Done,
+        tock: int | None = None,
     ) -> Pending:
         """Stamp a write and hand it to the log.
 
@@ -196,6 +197,7 @@ class Store:
             wall_ms: The wall clock, None while it is not synchronised.
             relaxed: Whether to be done as soon as the file has it.
             done: Called when it is visible, or has failed.
+            tock: When it was made, for one that is loaded from elsewhere; None for now.
 
         Raises:
             WriteRefused: The tree is being replaced.
@@ -203,7 +205,7 @@ class Store:
         if self.is_frozen:
             raise WriteRefused("the server is taking a whole copy of its network; try again")
         old = self.newest(key)
-        tock = self._next_tock(wall_ms)
+        tock = self._next_tock(wall_ms) if tock is None else self._raised_to(tock)
         self._tick += 1
         link = entries.link(self._own_number(), self._tick)
         packed = entries.join(tock, entries.extended_links(old, link, self.rids), value)
@@ -316,6 +318,12 @@ class Store:
         tock = next_tock(self._tock, wall_ms)
         self._raise_ceiling(tock, _CEILING_STEP_BLIND if wall_ms is None else _CEILING_STEP)
         self._tock = tock
+        return tock
+
+    def _raised_to(self, tock: int) -> int:
+        """Return a tock that was given elsewhere; ours does not stay behind it."""
+        self._tock = max(self._tock, tock)
+        self._raise_ceiling(tock, _CEILING_STEP_BLIND)
         return tock
 
     def _raise_ceiling(self, tock: int, step: int) -> None:

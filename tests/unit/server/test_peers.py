@@ -18,7 +18,9 @@ from kvedge.model.stamp import Dot, Rid, tock_at
 from kvedge.model.value import MISSING, Missing, packb, unpack
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried
-from kvedge.protocol.replication import Event, Outgoing, Replication, carried_bytes
+from kvedge.protocol.exchange import Outgoing
+from kvedge.protocol.membership import Event as MembershipEvent
+from kvedge.protocol.replication import Arrived, Event, Replication, carried_bytes
 from kvedge.server import peers
 from kvedge.server.peers import StoreShelf
 from kvedge.server.records import Loaded, load_file
@@ -299,20 +301,32 @@ def test_a_vector_counts_once_all_before_it_is_synced(node: Node) -> None:
     assert node.value(B) == 1
     assert Dot(PEER, 9) not in node.shelf.seen
     node.confirm(synced_to=before + 1)
+    assert Dot(PEER, 9) not in node.shelf.seen
+    node.confirm(synced_to=before + 2)
     assert node.shelf.seen.ranges(PEER) == ((1, 9), (12, 12))
     assert node.shelf.taken == node.shelf.seen
+    assert node.store.durable == up_to(9)  # the last record is in the file alone
+    assert (loaded := node.reloaded()).seen.union(loaded.claimed).covers(up_to(9))
 
 
-def test_a_vector_counts_at_once_where_nothing_is_under_way(node: Node) -> None:
+def test_a_vector_counts_when_a_restart_would_know_it(node: Node) -> None:
     node.store.take_vector(up_to(3))
-    assert node.shelf.seen == up_to(3)
+    assert node.shelf.seen == Vector()
+    node.confirm(synced_to=node.log.number - 1)
+    assert node.shelf.seen == Vector()
+    node.confirm()
+    assert node.shelf.seen == node.shelf.taken == node.store.durable == up_to(3)
+    assert node.reloaded().claimed == up_to(3)
+    number = node.log.number
     node.take(record(tick=3))
-    assert node.log.number == 0
+    node.store.take_vector(up_to(2))  # known: nothing to tell
+    assert node.log.number == number
 
 
 def test_an_empty_vector_changes_nothing(node: Node) -> None:
     node.store.take_vector(Vector())
     assert node.shelf.seen == Vector()
+    assert node.log.number == 0
 
 
 def test_a_vector_does_not_count_where_something_before_it_was_refused(node: Node) -> None:
@@ -342,7 +356,9 @@ def test_a_vector_after_a_refusal_does_not_wait_for_what_was_refused(node: Node)
     node.refuse(first)
     node.confirm(written_to=first - 1, synced_to=first - 1)
     node.store.take_vector(up_to(1, OTHER))
+    node.confirm()
     assert Dot(OTHER, 1) in node.shelf.seen
+    assert Dot(PEER, 2) not in node.shelf.seen
 
 
 # --- what others lack -------------------------------------------------------------------------
@@ -482,12 +498,35 @@ def test_a_shelf_of_a_full_store_counts_what_is_there() -> None:
 # --- two of them ------------------------------------------------------------------------------
 
 
+class Everybody:
+    """Members that all give to and take from each other."""
+
+    digest = b"", 0
+    life = None
+
+    def takes_updates_of(self, node: str) -> bool:
+        return True
+
+    def pulls_from(self, node: str) -> bool:
+        return True
+
+    def admits(
+        self, sender: Rid, life: int | None, seen: Vector, now: float
+    ) -> list[MembershipEvent]:
+        return []
+
+    def heard(
+        self, sender: Rid, announced: bytes, standing: int, now: float
+    ) -> list[MembershipEvent]:
+        return []
+
+
 class Pair:
     """Two nodes that pull from each other; their disks refuse now and then."""
 
     def __init__(self, random: Random) -> None:
         self.nodes = Node(Rid("a", 1 << 40)), Node(Rid("b", 1 << 40))
-        self._talks = [Replication(node.store.rid, node.shelf) for node in self.nodes]
+        self._talks = [Replication(node.store.rid, node.shelf, Everybody()) for node in self.nodes]
         self._random = random
         self._waiting: list[tuple[int, Outgoing]] = []
 
@@ -496,8 +535,9 @@ class Pair:
             if isinstance(event, Outgoing):
                 self._waiting.append((1 - at, event))
                 continue
+            assert isinstance(event, Arrived), "nothing is lost in memory"
             for carried in event.records:
-                self.nodes[at].store.take(carried, event.bases)
+                self.nodes[at].store.take(carried, event.bases, again=event.is_repair)
             self.nodes[at].store.take_vector(event.seen)
 
     def write(self, value: int) -> None:

@@ -17,6 +17,7 @@ from kvedge.server.records import (
     preamble,
     record_payload,
     rid_payload,
+    seen_payloads,
     snapshot_payloads,
 )
 
@@ -140,7 +141,9 @@ def test_a_snapshot_holds_the_same() -> None:
     loaded = loaded_from(file)
     loaded.seen.add_range(OLD, 2, 9)  # overwritten: no entry tells of these any more
     into = Loaded()
-    items = list(snapshot_payloads([*loaded.entries.items()], loaded.seen, loaded.rids))
+    items = list(
+        snapshot_payloads([*loaded.entries.items()], seen_payloads(loaded.seen, loaded.rids))
+    )
     load_file(into, [*preamble(loaded.rids, loaded.tock), *items])
     assert tree_of(into) == tree_of(loaded)
     assert into.claimed == loaded.seen

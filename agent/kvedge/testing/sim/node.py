@@ -235,6 +235,9 @@ class Node:
         """Tell whether somebody still has to be told of the deletion at a key."""
         return self._cluster.is_awaited(self, key)
 
+    def joined(self) -> None:
+        """Do nothing: nobody waits for it."""
+
     def give_way(self) -> None:
         """Fail: the nodes of a simulation have names of their own."""
         raise AssertionError(f"{self.name} gives way to nobody")
