@@ -45,8 +45,9 @@ def socket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def kv_here(socket: str) -> Run:
-    """Runs `kv` in this process."""
+def kv_here(socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `kv` in this process; files that it is to write go to a directory of the test."""
+    monkeypatch.chdir(tmp_path)
 
     def run(words: Sequence[str]) -> int:
         return main.run(words, {"KV_SOCKET": socket, "HOME": "/nonexistent"})

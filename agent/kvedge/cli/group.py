@@ -29,8 +29,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "config": ("kvedge.cli.config:config", "Check the configuration, and show what holds."),
     "data": ("kvedge.cli.data:data", "Read and change the tree of values."),
     "doctor": ("kvedge.cli.doctor:doctor", "Check this board, and say what mends it."),
+    "dump": ("kvedge.cli.dump:dump", "The tree as a file: save it, show it, load it."),
     "error": ("kvedge.cli.error:error", "Stored errors: list them, resolve them."),
     "internal": ("kvedge.cli.internal:internal", "Look at system data."),
+    "net": ("kvedge.cli.net:net", "The network of this board: make one, join one."),
     "run": ("kvedge.cli.run:run", "Jobs: set them up, look at them, run them."),
     "server": ("kvedge.cli.server:server", "Run a server alone."),
 }

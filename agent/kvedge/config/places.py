@@ -82,6 +82,8 @@ def config_files(
 ) -> list[str]:
     """Return the configuration files to read, the strongest last.
 
+    Behind each file X come those of its drop-in directory, X.d/*.toml, by name.
+
     Args:
         environ: The environment; KV_CONFIG stands for `config_file`.
         config_file: Read this one instead of all others; it need not exist.
@@ -89,11 +91,32 @@ def config_files(
     """
     chosen = config_file or environ.get("KV_CONFIG")
     if chosen:
-        return [chosen]
-    extra = f"{system}/kvedge.toml.d"
-    home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
-    names = [f"{system}/kvedge.toml", *_toml_files(extra), f"{home}/kvedge/kvedge.toml"]
+        return [chosen, *_toml_files(f"{chosen}.d")]
+    bases = (f"{system}/kvedge.toml", _user_file(environ))
+    names = [name for base in bases for name in (base, *_toml_files(f"{base}.d"))]
     return [name for name in names if os.path.exists(name)]  # noqa: PTH110 - pathlib costs 10 ms
+
+
+def drop_in_directory(
+    environ: Mapping[str, str], *, config_file: str | None = None, system: str = SYSTEM_CONFIG
+) -> str:
+    """Return the directory for files that add to the configuration of this user.
+
+    Args:
+        environ: As for `config_files`.
+        config_file: As for `config_files`.
+        system: As for `config_files`; it is root's and the service user's.
+    """
+    chosen = config_file or environ.get("KV_CONFIG")
+    uid = os.geteuid()
+    is_service = uid == 0 or user_name(uid) == SERVICE_USER
+    base = f"{system}/kvedge.toml" if is_service else _user_file(environ)
+    return f"{chosen or base}.d"
+
+
+def _user_file(environ: Mapping[str, str]) -> str:
+    home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+    return f"{home}/kvedge/kvedge.toml"
 
 
 def _toml_files(directory: str) -> list[str]:

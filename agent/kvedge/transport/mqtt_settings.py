@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from kvedge.errors import BadSetting
 
@@ -116,6 +116,28 @@ class MqttSettings:
     def endpoint(self) -> str:
         """Host and port, to be shown."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def without_password(uri: str) -> str:
+    """Return a broker's URI with its user, and without its password.
+
+    >>> without_password("mqtt://joe:se%40cret@box:1883")
+    'mqtt://joe@box:1883'
+    """
+    scheme, _, rest = uri.partition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}{at}{host}"
+
+
+def with_password(uri: str, password: str) -> str:
+    """Return a broker's URI with this password, in the place of the one it has.
+
+    >>> with_password("mqtt://joe@box", "se@cret")
+    'mqtt://joe:se%40cret@box'
+    """
+    scheme, _, rest = without_password(uri).partition("://")
+    login, _, host = rest.rpartition("@")
+    return f"{scheme}://{login}:{quote(password, safe='')}@{host}"
 
 
 def _bad_uri() -> BadSetting:

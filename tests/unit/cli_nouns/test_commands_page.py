@@ -11,9 +11,9 @@ import pytest
 
 from kvedge.cli.group import group
 
-NOUNS = ("code", "run", "error", "internal")
+NOUNS = ("code", "run", "error", "internal", "dump", "net")
 
-_HEADING = re.compile(r"^#+ `kv ((?:code|run|error|internal)\b[^`]*)`$", re.MULTILINE)
+_HEADING = re.compile(r"^#+ `kv ((?:code|run|error|internal|dump|net)\b[^`]*)`$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 
 

@@ -11,6 +11,7 @@ from kvedge.client.endpoints import user_runtime_directory
 from kvedge.config.places import (
     config_files,
     default_places,
+    drop_in_directory,
     private_directory,
     user_name,
 )
@@ -99,6 +100,21 @@ def test_one_file_stands_for_all(machine: tuple[dict[str, str], str]) -> None:
     environ["KV_CONFIG"] = "/y"
     assert config_files(environ, system=system) == ["/y"]
     assert config_files(environ, config_file="/x", system=system) == ["/x"]
+
+
+def test_a_chosen_file_and_the_users_have_directories_of_their_own(
+    machine: tuple[dict[str, str], str], tmp_path: Path
+) -> None:
+    environ, system = machine
+    own = Path(environ["HOME"]) / ".config" / "kvedge" / "kvedge.toml.d" / "net.toml"
+    chosen = tmp_path / "x.toml.d" / "net.toml"
+    for file in (own, chosen):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert config_files(environ, system=system)[-1] == str(own)
+    name = str(tmp_path / "x.toml")
+    assert config_files(environ, config_file=name, system=system) == [name, str(chosen)]
+    assert drop_in_directory(environ, config_file=name) == str(chosen.parent)
 
 
 def test_no_file_is_no_error(tmp_path: Path) -> None:
