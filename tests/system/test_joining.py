@@ -245,6 +245,10 @@ def test_what_is_kept_waits_for_the_network(
     waiting = two.data / "join.dump"
     assert "path: theirs\n" in two.kv("dump", "show", waiting)[0]
     assert "already" in two.kv("net", "join", one.home / "f", "--keep-mine")[1]
+    # As a power cut before the end leaves it: no server starts, and the same command goes on.
+    (two.home / "net.key").unlink()
+    assert "net.key_file" in two.kv("server", code=2)[1]
+    two.kv("net", "join", one.home / "f", "--keep-mine")
     assert waiting.exists()
     assert two.start().held() == {}
 
