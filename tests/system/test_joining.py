@@ -21,6 +21,10 @@ PATIENCE_S = 15.0
 VALUES = {"a": 1, "a.:1.b": {"x": (1, b"y")}, ":.kv.x": "job", ":n.auth": None, "last": "text"}
 
 
+_BY_ITSELF = (":n.member.", ":.kv.conflict.")
+"""What servers write."""
+
+
 class Board:
     """A board with a configuration of its own."""
 
@@ -96,7 +100,8 @@ class Board:
         with connect([f"unix:{self.socket}"]) as client:
             user = {str(item.path): item.value for item in client.get_tree(":")}
             system = {f":n.{item.path}": item.value for item in client.get_tree(":n")}
-        return user | system
+        found = user | system
+        return {path: value for path, value in found.items() if not path.startswith(_BY_ITSELF)}
 
     def aside(self, pattern: str) -> Path:
         """Return the one file of that name beside the configuration."""

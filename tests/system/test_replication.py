@@ -35,9 +35,16 @@ def peers(new_server: Callable[..., Any], broker: Mosquitto) -> list[Any]:
 
 
 def held(server: Any) -> dict[str, object]:
-    """Return all values of a server, by path."""
+    """Return all values of a server, by path, without system data."""
     with server.connect() as client:
-        return {str(item.path): item.value for item in client.get_tree(":")}
+        found = client.get_tree(":")
+        return {str(i.path): i.value for i in found if not str(i.path).startswith(":.kv")}
+
+
+def conflicts(server: Any) -> list[Any]:
+    """Return the conflicts that a server knows of."""
+    with server.connect() as client:
+        return [item.value for item in client.get_tree(":.kv.conflict")]
 
 
 def until(condition: Callable[[], bool], within_s: float = HEAL_S) -> bool:
@@ -79,7 +86,11 @@ def test_writes_of_a_split_meet_when_the_broker_is_back(
         write(peer, "same", peer.node)
     broker.start()
     assert until(lambda: are_equal(peers, 5))
-    assert held(peers[0])["same"] in ("one", "two", "three")
+    winner = held(peers[0])["same"]
+    losers = {"one", "two", "three"} - {winner}
+    assert until(lambda: all(len(conflicts(peer)) == 2 for peer in peers))
+    assert {found["lost"]["value"] for found in conflicts(peers[0])} == losers
+    assert all(found["kind"] == "concurrent" for found in conflicts(peers[0]))
 
 
 def test_a_server_that_was_killed_gets_what_it_missed(peers: list[Any], broker: Mosquitto) -> None:

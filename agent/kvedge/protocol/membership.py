@@ -267,6 +267,8 @@ class Membership:
         record = self.records.get(node, _UNKNOWN)
         if self.has_left or (self.records and not self.is_member):
             return None
+        if not seen:
+            return []  # who has nothing need not know whom it gives that
         others = set(self.members()) - {self._rid.node, node}
         is_early = now < self._connected_s + SURE_AFTER_S
         if self.standing is Standing.UNSURE and others and is_early:
@@ -320,7 +322,7 @@ class Membership:
 
     def announce(self, durable: Vector, now: float) -> list[Outgoing]:
         """Return the announcement of our durable vector, where one is due."""
-        if now < self._due_s or durable == self._announced:
+        if now < self._due_s or not durable or durable == self._announced:
             return []
         self._announced = durable.copy()
         self._due_s = now + self._announce_interval_s

@@ -65,6 +65,9 @@ GAP_WAIT_S = 0.2
 PART_WAIT_S = 2.0
 """How long a part of a pull may take before it is asked for again."""
 
+STORED_WAIT_S = 1.0
+"""How long what was pulled may take to be stored, before more of the same is asked for."""
+
 PART_TRIES_MAX = 5
 """Then the pull is given up; the next digest begins another, perhaps elsewhere."""
 
@@ -253,6 +256,8 @@ class Replication:
         self._number = 0
         self._gaps: dict[Rid, float] = {}  # whom to ask, and from when on
         self._copied: list[Carried] = []
+        self._coming = Vector()  # what the last pull brought, and by when that should be stored
+        self._stored_by = 0.0
         self.is_consistent = False
 
     # --- what we say --------------------------------------------------------------------------
@@ -406,6 +411,7 @@ class Replication:
             pull.after, pull.tries = rest, 0
             return [*self._part(pull, records, dict(writers)), *self._ask(pull, now)]
         self._pull = None
+        self._coming, self._stored_by = pull.cut, now + STORED_WAIT_S
         return self._part(pull, records, dict(writers), is_last=True)
 
     def _part(
@@ -432,6 +438,8 @@ class Replication:
         """Ask a peer for what we lack, unless a pull is under way."""
         if self._pull is not None or not self._members.pulls_from(peer.node):
             return []
+        if now < self._stored_by and not self._shelf.heard.covers(self._coming):
+            return []  # what came is on its way to the disk; then it is compared again
         pull = self._new_pull(peer, life=self._members.life)
         return self._start(pull, now)
 
@@ -484,8 +492,10 @@ class Replication:
         if self._pull is None:
             for peer, since in sorted(self._gaps.items()):
                 if now >= since:
-                    del self._gaps[peer]
-                    return self._begin(peer, now)
+                    events = self._begin(peer, now)
+                    if events or not self._members.pulls_from(peer.node):
+                        self._gaps.pop(peer, None)
+                    return events
         return []
 
     def _forget_lives_before(self, sender: Rid) -> None:
