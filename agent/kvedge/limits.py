@@ -49,6 +49,9 @@ STREAMS_MAX = 128
 WATCH_PENDING_MAX = 4096
 """Changed paths kept for one slow watcher; beyond that it is sent the subtree anew."""
 
+STATE_RANGES_MAX = 2048
+"""Ranges of changes in one list of a server's state; all lists together stay below a message."""
+
 SEND_BUFFER_MAX_BYTES = 256 * 1024
 """Bytes waiting for one slow reader; beyond that watches conflate and requests wait."""
 

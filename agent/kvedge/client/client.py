@@ -247,6 +247,22 @@ class Client:
             async with _beside(mirror.follow, items):
                 yield mirror
 
+    async def net_status(self) -> Result:
+        """Return how the server stands in its network; `name` is None where it works alone."""
+        return await self.request("net_status", {})
+
+    @asynccontextmanager
+    async def traffic(self) -> AsyncIterator[AsyncIterator[Result]]:
+        """Read the messages between servers as they pass this one, while the block runs.
+
+        A reader that is too slow gets an item with `dropped`, a number, for those it missed.
+
+        Raises:
+            BadRequest: The server works alone; raised where the first item is read.
+        """
+        async with self._stream("traffic", {}) as items:
+            yield items
+
     # --- below the verbs ----------------------------------------------------------------------
 
     async def request(self, action: str, fields: Mapping[str, Any]) -> Result:

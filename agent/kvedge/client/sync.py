@@ -159,6 +159,20 @@ class SyncClient:
         )
         return self.stream("watch", fields, timeout_s=None)
 
+    def net_status(self) -> Result:
+        """Return how the server stands in its network; `name` is None where it works alone."""
+        return self.request("net_status", {})
+
+    def traffic(self) -> Iterator[Result]:
+        """Yield the messages between servers as they pass this one, for ever.
+
+        A reader that is too slow gets an item with `dropped`, a number, for those it missed.
+
+        Raises:
+            BadRequest: The server works alone.
+        """
+        return self.stream("traffic", {}, timeout_s=None)
+
     # --- below the verbs ------------------------------------------------------------------
 
     def request(self, action: str, fields: Mapping[str, Any]) -> Result:

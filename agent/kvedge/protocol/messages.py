@@ -180,6 +180,16 @@ class GetState:
 
 
 @dataclass(frozen=True, slots=True)
+class NetStatus:
+    """`net_status`: how the server stands in its network; without one its `name` is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """`traffic`: a stream of the messages between servers, as they pass this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """`stop`: end a stream of this connection, named by its seq."""
 
@@ -200,7 +210,7 @@ class Hello:
 
 Request = (
     GetValue | SetValue | DeleteValue | DeleteTree | Enumerate | GetTree | Watch
-    | SetRoot | GetTock | GetState | Stop
+    | SetRoot | GetTock | GetState | NetStatus | Traffic | Stop
 )  # fmt: skip
 
 _ON_TREE: dict[str, type[Any]] = {
@@ -224,6 +234,8 @@ ACTIONS: Mapping[str, type[Any]] = _ON_TREE | {
     "root": SetRoot,
     "get_tock": GetTock,
     "get_state": GetState,
+    "net_status": NetStatus,
+    "traffic": Traffic,
     "stop": Stop,
 }
 

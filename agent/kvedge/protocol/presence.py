@@ -94,6 +94,10 @@ class Presence:
         known = self._known(node)
         return known.version if known else ""
 
+    def heard(self) -> dict[str, float]:
+        """Return when each node that is seen was heard last."""
+        return {node: heard for node, (_, heard) in self._last.items()}
+
     def receive(self, beat: Beat, now: float) -> list[Event]:
         """Take note of a beat."""
         node = beat.rid.node

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kvedge import limits
 from kvedge.errors import (
     AgentError,
+    BadRequest,
     ChainMismatch,
     EntryAbsent,
     LimitExceeded,
@@ -24,8 +25,12 @@ from kvedge.model.path import Path
 from kvedge.model.value import MISSING, Missing, packb, same, unpack
 from kvedge.protocol import messages as asked
 from kvedge.protocol.codec import PathShortener, packed_map, shown_chain, value_reply
+from kvedge.server.network import Network
+from kvedge.server.standing import alone
+from kvedge.server.state import StateReport
 from kvedge.server.store import Pending, Store
 from kvedge.server.streams import CHUNK, TreeStream, Watch
+from kvedge.server.traffic import Traffic
 
 Done = Callable[[AgentError | None], None]
 
@@ -36,6 +41,10 @@ class Caller(Protocol):
     @property
     def store(self) -> Store:
         """The server's store."""
+
+    @property
+    def network(self) -> Network | None:
+        """The server's part among its peers; None where it works alone."""
 
     @property
     def window(self) -> int:
@@ -68,7 +77,7 @@ class Caller(Protocol):
     def fail(self, seq: int, error: AgentError) -> None:
         """Answer a request with an error."""
 
-    def open(self, seq: int, stream: TreeStream | Watch) -> None:
+    def open(self, seq: int, stream: TreeStream | Watch | Traffic) -> None:
         """Take up a stream and start it."""
 
     def stop(self, seq: int) -> bool:
@@ -179,23 +188,27 @@ def get_tock(caller: Caller, seq: int, _: asked.GetTock) -> None:
 
 def get_state(caller: Caller, seq: int, request: asked.GetState) -> None:
     """Answer with what has been seen of whom, in the terms of the peer systems."""
-    store = caller.store
-    present: dict[str, list[tuple[int, int]]] = {}
-    for rid, ranges in store.seen:
-        base = store.rids.base(store.rids.number(rid))
-        shown = [(base + first, base + last + 1) for first, last in ranges]
-        present.setdefault(rid.node, []).extend(shown)
-    parts: dict[str, Any] = {
-        "nodes": {node: max(end for _, end in ranges) - 1 for node, ranges in present.items()},
-        "present": present,
-        "known": present,
-        "superseded": {},
-        "deleted": {},
-        "missing": {},
-        "remote_missing": {},
-    }
-    fields = {name: part for name, part in parts.items() if getattr(request, name)}
-    caller.answer(seq, fields | {"node": store.rid.node, "tock": store.tock})
+    store, network = caller.store, caller.network
+
+    def done(fields: dict[str, Any]) -> None:
+        caller.answer(seq, fields | {"node": store.rid.node, "tock": store.tock})
+
+    peers = {} if network is None else network.peer_vectors()
+    StateReport(store, request, peers, later=caller.later, done=done).go_on()
+
+
+def net_status(caller: Caller, seq: int, _: asked.NetStatus) -> None:
+    """Answer with how the server stands among its peers."""
+    network = caller.network
+    caller.answer(seq, alone(caller.store) if network is None else network.status())
+
+
+def traffic(caller: Caller, seq: int, _: asked.Traffic) -> None:
+    """Answer with a stream of the messages between servers."""
+    network = caller.network
+    if network is None:
+        raise BadRequest("traffic", "this server works alone: it has no broker")
+    caller.open(seq, Traffic(network.taps, caller, seq, window=caller.window))
 
 
 def stop(caller: Caller, seq: int, request: asked.Stop) -> None:
@@ -390,5 +403,7 @@ COMMANDS: dict[type[Any], Callable[[Caller, int, Any], None]] = {
     asked.SetRoot: set_root,
     asked.GetTock: get_tock,
     asked.GetState: get_state,
+    asked.NetStatus: net_status,
+    asked.Traffic: traffic,
     asked.Stop: stop,
 }

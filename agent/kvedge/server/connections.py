@@ -17,8 +17,10 @@ from kvedge.protocol.server_session import Acked, Asked, Event, Reply, ServerSes
 from kvedge.server.commands import COMMANDS
 from kvedge.server.store import Store
 from kvedge.server.streams import TreeStream, Watch
+from kvedge.server.traffic import Traffic
 
 if TYPE_CHECKING:
+    from kvedge.server.network import Network
     from kvedge.server.server import Server
     from kvedge.transport.aio import Link
 
@@ -31,7 +33,7 @@ class Connection:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._session = ServerSession(logged_in=True)
-        self._streams: dict[int, TreeStream | Watch] = {}
+        self._streams: dict[int, TreeStream | Watch | Traffic] = {}
         self._events: deque[Event] = deque()  # came, and wait for their turn
         self._unanswered = 0
         self._is_paused = False
@@ -73,8 +75,7 @@ class Connection:
     def closed(self) -> None:
         """Drop what belonged to the connection; writes under way go on."""
         for stream in self._streams.values():
-            if isinstance(stream, Watch):
-                self._server.watchers.remove(stream)
+            self._leave(stream)
         self._streams.clear()
         self._events.clear()
         self._server.dismiss(self)
@@ -144,6 +145,11 @@ class Connection:
         return self._server.store
 
     @property
+    def network(self) -> Network | None:
+        """The server's part among its peers; None where it works alone."""
+        return self._server.network
+
+    @property
     def window(self) -> int:
         """How many items of a stream the client takes without acknowledging; 0 for any."""
         return self._session.window
@@ -185,7 +191,7 @@ class Connection:
         """Answer a request with an error."""
         self.answer_packed(self._session.error(seq, error))
 
-    def open(self, seq: int, stream: TreeStream | Watch) -> None:
+    def open(self, seq: int, stream: TreeStream | Watch | Traffic) -> None:
         """Take up a stream and start it."""
         if len(self._streams) >= limits.STREAMS_MAX:
             raise LimitExceeded(
@@ -211,8 +217,15 @@ class Connection:
     def finished(self, seq: int) -> None:
         """Forget a stream that has ended."""
         stream = self._streams.pop(seq, None)
+        if stream is not None:
+            self._leave(stream)
+
+    def _leave(self, stream: TreeStream | Watch | Traffic) -> None:
+        """Tell a stream of nothing more."""
         if isinstance(stream, Watch):
             self._server.watchers.remove(stream)
+        elif isinstance(stream, Traffic):
+            stream.leave()
 
     def close(self) -> None:
         """End the connection after what was written is out."""

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvedge import limits
 from kvedge.clock import Clock
@@ -30,7 +30,15 @@ from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, packb
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried, read_body
-from kvedge.protocol.envelope import Cause, Opened, Opener, Refused, Sealer, mac_key
+from kvedge.protocol.envelope import (
+    VERSION_MINOR,
+    Cause,
+    Opened,
+    Opener,
+    Refused,
+    Sealer,
+    mac_key,
+)
 from kvedge.protocol.exchange import Kind, Outgoing
 from kvedge.protocol.membership import (
     ANNOUNCE_INTERVAL_S,
@@ -55,7 +63,9 @@ from kvedge.server.peers import StoreShelf
 from kvedge.server.program import program_version, version_said
 from kvedge.server.records import Loaded, kept_payload, unheard_payload
 from kvedge.server.recovery import Saved, may_be_applied, unsynced
+from kvedge.server.standing import among_peers
 from kvedge.server.store import Done, Pending, Store
+from kvedge.server.traffic import Taps
 from kvedge.server.upkeep import RECOUNT_INTERVAL_S, Upkeep
 from kvedge.transport.broadcast import Broadcast, Message, Participant
 
@@ -131,6 +141,8 @@ class Network:
     Attributes:
         refused: How many messages were refused, by cause.
         members: Who belongs to the network, and our standing in it.
+        taps: Who listens to the traffic.
+        reason: Why there is no connection; None where there is one.
     """
 
     def __init__(
@@ -149,6 +161,8 @@ class Network:
         self._store = store
         self._host = host
         self._name = name
+        self._has_key = key is not None
+        self.reason: str | None = "it was not tried yet"
         self._root = root
         self._clock = clock
         self._random = random
@@ -171,6 +185,7 @@ class Network:
         self._doubles: dict[int, float] = {}  # since when another incarnation beats
         self._ticked_s = clock.boottime_s()
         self.refused: Counter[Cause] = Counter()
+        self.taps = Taps()
         self._quiet_until: dict[Cause, float] = {}
         self._rid = Rid(store.rid.node, 0)  # none yet
         self._begin_life(loaded.kept, loaded.unheard_s)
@@ -250,6 +265,24 @@ class Network:
             *(unheard_payload(*item) for item in self.members.unheard_s.items()),
         ]
 
+    def peer_vectors(self) -> dict[str, Vector]:
+        """Return what each member has announced that it has stored."""
+        return {node: kept.vector for node, kept in self.members.kept.items()}
+
+    def status(self) -> dict[str, Any]:
+        """Return how we stand among our peers; see `kvedge.server.standing`."""
+        told = among_peers(self._store, self.members, self._presence, self._clock.boottime_s())
+        refused = {cause.value: n for cause, n in self.refused.items() if cause is not Cause.OWN}
+        return told | {
+            "name": self._name,
+            "connected": self._connection != 0,
+            "reason": self.reason,
+            "standing": "copying" if self._replication.is_copying else told["standing"],
+            "key": self._has_key,
+            "refused": refused,
+            "held": len(self._guard),
+        }
+
     def version_of(self, node: str) -> str:
         """Return which version of the program another node runs; empty where that is not known."""
         return self._presence.version_of(node)
@@ -279,19 +312,20 @@ class Network:
     def connected(self, number: int) -> None:
         """Say that we are here, and soon what we have."""
         now = self._clock.boottime_s()
-        self._connection = number
+        self._connection, self.reason = number, None
         self._beat_s = 0.0
         self._trickle.restart(now)
         self.members.connected(now)
 
-    def disconnected(self, _: str) -> None:
+    def disconnected(self, reason: str) -> None:
         """Work alone; the transport has said why."""
-        self._connection = 0
+        self._connection, self.reason = 0, reason
 
     def received(self, topic: str, payload: bytes) -> None:
         """Take a message, if it is one for us."""
         inner = topic.removeprefix(f"{self._root}/")
         opened = self._opener.open(inner, payload)
+        self.taps.tell("in", inner, opened, size=len(payload), time_s=self._clock.wall_s())
         if isinstance(opened, Refused):
             self._note(opened)
             return
@@ -614,6 +648,8 @@ class Network:
             log.error("a message is not sent: %s", error)
             return
         self._broadcast.publish(f"{self._root}/{topic}", sealed)
+        told = Opened(self._rid, VERSION_MINOR, 0, kind, body)
+        self.taps.tell("out", topic, told, size=len(sealed), time_s=self._clock.wall_s())
 
 
 def _ignore(_: AgentError | None) -> None:

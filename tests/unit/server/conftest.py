@@ -73,6 +73,7 @@ class HandServer:
         self.log = HandLog()
         self.store = Store(Rid("me", 1 << 40), 0, Loaded(), self.log)
         self.watchers = Watchers()
+        self.network: Any = None
         self.due: deque[Callable[[], None]] = deque()
         self.held: list[Connection] = []
         self.has_room = True
