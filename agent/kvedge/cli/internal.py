@@ -9,6 +9,7 @@ from kvedge.cli.either_order import (
     EitherOrderGroup,
     connect,
     json_option,
+    say,
     the_session,
 )
 from kvedge.cli.output import Pairs, Tree
@@ -17,13 +18,14 @@ from kvedge.model.path import EMPTY, SYSTEM, Path
 
 _LISTS = {
     "nodes": ("-n", "The last change of each node."),
-    "present": ("-p", "Changes that are there."),
+    "present": ("-p", "Changes whose values are there."),
     "known": ("-k", "Changes that were seen."),
     "superseded": ("-s", "Changes that later ones replaced."),
     "deleted": ("-d", "Deletions that are kept."),
-    "missing": ("-m", "Changes that are known to be lacking."),
-    "remote_missing": ("-r", "Changes that other servers lack."),
+    "missing": ("-m", "Changes that must exist and are not here."),
+    "remote_missing": ("-r", "Changes that some other server lacks, as far as it told."),
 }
+_DEBUG = "debug"  # counts, not a list: only when it is asked for
 
 
 @click.group(cls=EitherOrderGroup)
@@ -67,6 +69,8 @@ def _with_lists(command: click.Command) -> click.Command:
     for name, (letter, text) in _LISTS.items():
         long = f"--{name.replace('_', '-')}"
         command.params.append(click.Option([letter, long, name], is_flag=True, help=text))
+    help_ = "How much there is of what."
+    command.params.append(click.Option([f"--{_DEBUG}", _DEBUG], is_flag=True, help=help_))
     return command
 
 
@@ -81,13 +85,16 @@ def state(**wanted: bool) -> None:
     $ kv internal state
     $ kv internal state --nodes --missing
     """
-    names = [name for name in _LISTS if wanted[name]] or [*_LISTS]
+    names = [name for name in (*_LISTS, _DEBUG) if wanted[name]] or [*_LISTS]
     session = the_session()
     with connect() as client:
         result = client.request("get_state", dict.fromkeys(names, True))
     lists = [(name, result.get(name)) for name in names if name in result]
     head = [("node", result.node), ("tock", session.tock(result.tock))]
     session.print(Pairs([*head, *lists]))
+    for name, nodes in result.get("left_out", {}).items():
+        for node, count in nodes.items():
+            say(f"{name}: {count} older ranges of {node} are left out")
 
 
 _with_lists(state)

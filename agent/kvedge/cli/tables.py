@@ -53,3 +53,18 @@ def local_time(unix_s: float | None) -> str:
     except (OverflowError, ValueError, OSError):
         return f"{unix_s:g}"
     return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+_SPANS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def span_text(seconds: float) -> str:
+    """Return a span in the largest unit that it fills.
+
+    >>> span_text(1.25), span_text(59.9), span_text(150), span_text(200_000)
+    ('1.2 s', '59.9 s', '2 min', '2 d')
+    """
+    for size, unit in _SPANS:
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.1f} s"

@@ -162,21 +162,50 @@ def _set(path: Path, given: Given, session: Session) -> None:
     given.refuse_together("last", "new")
     links = _links(given)
     chain = None if given.count("new") else given.link("last") or MISSING
-    parts = _parts_new(given)
-    before = _literals(given, "prev")
+    parts, before = parts_given(given)
     if not parts:
         raise given.error("set", "there is nothing to store; give -v PATH TEXT or -e PATH LITERAL")
     with session.connect() as client:
-        if len(parts[0][0]) or before:
-            result = _change_parts(
-                client, path, parts=parts, before=before, chain=chain, links=links
-            )
-        else:
-            value = _with_parts(MISSING, parts)
-            result = client.set(path, value, chain=chain, nchain=links)
+        result = store_parts(client, path, parts=parts, before=before, chain=chain, links=links)
     stamps = _stamps(result, given, session)
     if stamps or session.json:
         session.print(stamps or {"tock": session.tock(result.tock)})
+
+
+def parts_given(given: Given) -> tuple[list[tuple[Path, object]], list[tuple[Path, object]]]:
+    """Return the parts to store that -v and -e name, and those that -p expects.
+
+    Raises:
+        BadSetting: A word is no path or no literal, or a part is given twice.
+    """
+    return _parts_new(given), _literals(given, "prev")
+
+
+def store_parts(
+    client: Client,
+    path: Path,
+    *,
+    parts: list[tuple[Path, object]],
+    before: list[tuple[Path, object]],
+    chain: object,
+    links: int = 0,
+) -> Result:
+    """Store a value, or parts of the one that is there.
+
+    Args:
+        client: The connection.
+        path: Where.
+        parts: What; at least one.
+        before: Parts that must be there.
+        chain: Only if this was the last change; None: only if there is no value; MISSING: always.
+        links: How many links of the new chain to return.
+
+    Raises:
+        ChainMismatch: The entry is not as it must be.
+    """
+    if len(parts[0][0]) or before:
+        return _change_parts(client, path, parts=parts, before=before, chain=chain, links=links)
+    return client.set(path, _with_parts(MISSING, parts), chain=chain, nchain=links)
 
 
 def _parts_new(given: Given) -> list[tuple[Path, object]]:

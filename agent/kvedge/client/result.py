@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import ItemsView, Mapping
     from typing import Any
 
 
@@ -35,6 +35,10 @@ class Result:
     def get(self, name: str, default: Any = None) -> Any:
         """Return a field, or the default where there is none."""
         return self._fields.get(name, default)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return names and values of all fields."""
+        return self._fields.items()
 
     def __repr__(self) -> str:
         return f"Result({dict(self._fields)!r})"

@@ -265,14 +265,10 @@ class Membership:
         """
         node = sender.node
         record = self.records.get(node, _UNKNOWN)
-        if self.has_left or (self.records and not self.is_member):
+        if not self._gives(node, now):
             return None
         if not seen:
             return []  # who has nothing need not know whom it gives that
-        others = set(self.members()) - {self._rid.node, node}
-        is_early = now < self._connected_s + SURE_AFTER_S
-        if self.standing is Standing.UNSURE and others and is_early:
-            return None
         begun = sender.incarnation if life is None else life
         generation = self._generation_of(node, seen, but=begun)
         if generation_of(begun) <= generation and (life is None or record.since != life):
@@ -285,6 +281,14 @@ class Membership:
         if not self.is_member:
             new[self._rid.node] = Record(State.MEMBER, self._rid.incarnation)
         return [Admit(new)]
+
+    def _gives(self, node: str, now: float) -> bool:
+        """Tell whether what we have may be given to a node, or anything at all."""
+        if self.has_left or (self.records and not self.is_member):
+            return False
+        others = set(self.members()) - {self._rid.node, node}
+        is_early = now < self._connected_s + SURE_AFTER_S
+        return self.standing is not Standing.UNSURE or not others or not is_early
 
     def _generation_of(self, node: str, seen: Vector, *, but: int) -> int:
         """Return the largest generation in which a node is known to have written, but for one."""

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from kvedge.model import entry as entries
 from kvedge.model.entry import Entry, unpack_entry
 from kvedge.model.merge import Conflict, merge
-from kvedge.model.path import Path, elements_of
+from kvedge.model.path import SYSTEM, elements_of
+from kvedge.model.places import CONFLICTS
 from kvedge.model.stamp import Dot
 from kvedge.model.value import packb, unpack
 from kvedge.protocol.membership import Kept
@@ -31,8 +32,6 @@ CONFLICTS_MAX = 1000
 """Records that a node keeps of its own lost writes; the oldest go."""
 
 _VALUE_MAX_BYTES = 64 * 1024  # of one of the two in a record
-_PLACE = Path(".kv", "conflict")
-_SYSTEM = Path(None).key
 
 
 class Conflicts:
@@ -40,7 +39,7 @@ class Conflicts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._own = _PLACE / store.rid.node
+        self._own = CONFLICTS / store.rid.node
         start = self._own.key
         found = (key for key in store.tree.walk(start, count=2 * CONFLICTS_MAX) if key != start)
         self._kept = deque(key for key in found if entries.is_live(store.get(key) or b"\0" * 9))
@@ -52,7 +51,7 @@ class Conflicts:
             write: Has been settled.
             kept: What members have announced.
         """
-        if write.replaced is None or write.key.startswith((_SYSTEM, _PLACE.key)):
+        if write.replaced is None or write.key.startswith((SYSTEM.key, CONFLICTS.key)):
             return None
         rids = self._store.rids
         one = unpack_entry(write.packed, rids)

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from kvedge.model.path import Path, elements_of
+from kvedge.model import places
+from kvedge.model.path import elements_of
 from kvedge.model.value import Missing, packb, unpack
 from kvedge.protocol.membership import Record, State
 
-_PLACE = Path(None, "member")
-MEMBERS = _PLACE.key
+MEMBERS = places.MEMBERS.key
 """Where the keys of members begin."""
 
 _STATES = {"member": State.MEMBER, "expired": State.EXPIRED}
@@ -25,7 +25,7 @@ def member_entry(node: str, record: Record, *, by: str, reason: str) -> tuple[by
         "by": by,
         "reason": reason,
     }
-    return (_PLACE / node).key, packb(value)
+    return (places.MEMBERS / node).key, packb(value)
 
 
 def read_member(key: bytes, value: bytes | Missing) -> tuple[str | None, Record | None]:
