@@ -53,6 +53,9 @@ class Kv(Protocol):
     def watch(self, path: Path, **kwargs: Any) -> AbstractAsyncContextManager[Watching]:
         """Watch while the block runs."""
 
+    def traffic(self) -> AbstractAsyncContextManager[Watching]:
+        """Read the traffic while the block runs."""
+
     def tree(self, path: Path, **kwargs: Any) -> AsyncIterator[Result]:
         """Read a tree."""
 
@@ -80,6 +83,11 @@ class AsyncKv:
     @asynccontextmanager
     async def watch(self, path: Path, **kwargs: Any) -> AsyncIterator[Watching]:
         async with self.client.watch(path, **kwargs) as items:
+            yield AsyncWatching(items)
+
+    @asynccontextmanager
+    async def traffic(self) -> AsyncIterator[Watching]:
+        async with self.client.traffic() as items:
             yield AsyncWatching(items)
 
     async def tree(self, path: Path, **kwargs: Any) -> AsyncIterator[Result]:
@@ -115,6 +123,14 @@ class BlockingKv:
     @asynccontextmanager
     async def watch(self, path: Path, **kwargs: Any) -> AsyncIterator[Watching]:
         items: Any = self.client.watch(path, **kwargs)
+        try:
+            yield BlockingWatching(self.client, items)
+        finally:
+            await to_thread.run_sync(items.close)
+
+    @asynccontextmanager
+    async def traffic(self) -> AsyncIterator[Watching]:
+        items: Any = self.client.traffic()
         try:
             yield BlockingWatching(self.client, items)
         finally:
@@ -330,6 +346,17 @@ async def test_other_requests(kv_client: Kv, place: Path) -> None:
     assert state.nodes["contract"] > 0
     await kv_client.call("request", "root", {"path": place.elements})
     assert (await kv_client.call("get", "x")).value == 1
+
+
+async def test_state_of_a_server_alone(kv_client: Kv) -> None:
+    status = await kv_client.call("net_status")
+    assert (status.name, status.node, status.connected) == (None, "contract", False)
+    assert [server["node"] for server in status.servers] == ["contract"]
+    assert {"version", "lag", "seen_s", "is_seen", "state"} <= set(status.servers[0])
+    with pytest.raises(BadRequest, match="works alone"):
+        async with kv_client.traffic() as messages:
+            await messages.next()
+    assert (await kv_client.call("net_status")).node == "contract"  # the connection lives
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,18 @@ _PACKAGES: Mapping[str, str] = dict.fromkeys(
 )
 
 
+class _ReaderGoneError(Exception):
+    """Standard output was closed; click would end the process with 1 where it saw the OSError."""
+
+
 class _Group(Group):
     """Commands by name, from the table or from entry points."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError(*error.args) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*_COMMANDS, *(point.name for point in _entry_points())})
@@ -174,6 +184,8 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         return exits.DONE
     except click.ClickException as error:
         raise _translated(error) from error
+    except _ReaderGoneError as error:
+        raise BrokenPipeError(*error.args) from error
     return code if isinstance(code, int) else exits.DONE
 
 

@@ -119,4 +119,6 @@ def _records(records: Any, writers: _Writers) -> Summary:
 
 
 def _hash(given: Any) -> str:
-    return bytes(given)[:_HASH_SHOWN_BYTES].hex()
+    if not isinstance(given, bytes):
+        raise TypeError
+    return given[:_HASH_SHOWN_BYTES].hex()

@@ -11,9 +11,9 @@ import pytest
 
 from kvedge.cli.group import group
 
-NOUNS = ("code", "run", "error", "internal", "dump", "net")
+NOUNS = ("code", "conflict", "dump", "error", "internal", "member", "monitor", "net", "run")
 
-_HEADING = re.compile(r"^#+ `kv ((?:code|run|error|internal|dump|net)\b[^`]*)`$", re.MULTILINE)
+_HEADING = re.compile(rf"^#+ `kv ((?:{'|'.join(NOUNS)})\b[^`]*)`$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 
 

@@ -21,10 +21,12 @@ from kvedge.protocol.messages import (
     GetTree,
     GetValue,
     Hello,
+    NetStatus,
     Request,
     SetRoot,
     SetValue,
     Stop,
+    Traffic,
     Watch,
     read,
     read_hello,
@@ -67,6 +69,8 @@ GOOD: list[tuple[str, dict[str, Any], Request]] = [
     ("root", PATH, SetRoot(AB)),
     ("get_tock", {}, GetTock()),
     ("get_state", {"nodes": True, "missing": True}, GetState(nodes=True, missing=True)),
+    ("net_status", {}, NetStatus()),
+    ("traffic", {}, Traffic()),
     ("stop", {"task": 3}, Stop(3)),
 ]  # fmt: skip
 
