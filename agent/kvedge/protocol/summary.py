@@ -16,11 +16,15 @@ from kvedge.model.path import Path
 from kvedge.model.stamp import Rid
 from kvedge.model.vector import normal
 from kvedge.protocol.batches import read_body, read_vector, read_writers
+from kvedge.protocol.codec import is_number
 from kvedge.protocol.envelope import Opened, Refused
 from kvedge.protocol.membership import Standing
 
 PATHS_MAX = 3
 """Paths that a summary names; the number of records says how many there are."""
+
+RANGES_MAX = 8
+"""Ranges of ticks that a summary names per node: the first ones."""
 
 _HASH_SHOWN_BYTES = 4
 
@@ -57,12 +61,12 @@ def _digest(body: bytes) -> Summary:
 def _ask(body: bytes) -> Summary:
     _, number, after, listed, have = read_body(body, 5)[:5]
     last = _last(have, read_writers(listed))
-    return {"pull": int(number), **_behind(after), "has_up_to": last}
+    return {"pull": _number(number), **_behind(after), "has_up_to": last}
 
 
 def _give(body: bytes) -> Summary:
     _, number, after, rest, listed, records = read_body(body, 7)[:6]
-    found = {"pull": int(number), **_behind(after), "is_last": rest is None}
+    found = {"pull": _number(number), **_behind(after), "is_last": rest is None}
     return found | _records(records, read_writers(listed))
 
 
@@ -85,7 +89,7 @@ def _last(vector: Any, writers: _Writers) -> dict[str, int]:
 
 
 def _presence(body: bytes) -> Summary:
-    return {"connection": int(read_body(body, 1)[0])}
+    return {"connection": _number(read_body(body, 1)[0])}
 
 
 _READERS: Mapping[str, Callable[[bytes], Summary]] = {
@@ -110,12 +114,21 @@ def _records(records: Any, writers: _Writers) -> Summary:
     """Return how many records there are, the first paths, and whose changes they are."""
     ticks: dict[str, list[tuple[int, int]]] = {}
     for record in records:
-        writer, tick = record[2][:2]
+        writer, tick = record[2][:2]  # the newest link of its chain
         rid, base = writers[writer]
-        ticks.setdefault(rid.node, []).append((base + tick, base + tick))
+        shown_tick = base + _number(tick)
+        ticks.setdefault(rid.node, []).append((shown_tick, shown_tick))
     paths = [str(Path.from_key(record[0])) for record in records[:PATHS_MAX]]
-    shown = {node: [list(ends) for ends in normal(ranges)] for node, ranges in ticks.items()}
+    shown = {
+        node: [list(ends) for ends in normal(ranges)[:RANGES_MAX]] for node, ranges in ticks.items()
+    }
     return {"records": len(records), "paths": paths, "ticks": shown}
+
+
+def _number(given: Any) -> int:
+    if not is_number(given):
+        raise TypeError
+    return given
 
 
 def _hash(given: Any) -> str:

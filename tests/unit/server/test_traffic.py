@@ -14,7 +14,7 @@ from kvedge.model.path import P
 from kvedge.model.stamp import Rid
 from kvedge.model.value import MISSING, packb
 from kvedge.protocol.envelope import Cause, Opened, Refused
-from kvedge.protocol.summary import PATHS_MAX, summary_of
+from kvedge.protocol.summary import PATHS_MAX, RANGES_MAX, summary_of
 from kvedge.server.network import Network
 from kvedge.server.records import Loaded
 from kvedge.server.store import Store
@@ -48,7 +48,7 @@ class Cable:
     """A broadcast between two networks in one thread."""
 
     def __init__(self) -> None:
-        self.ends: list[Network] = []
+        self.ends: list[Side] = []
         self.sent: list[tuple[str, bytes]] = []
 
     def publish(self, topic: str, payload: bytes) -> None:
@@ -58,7 +58,8 @@ class Cable:
         while self.sent:
             topic, payload = self.sent.pop(0)
             for end in self.ends:
-                end.received(topic, payload)
+                end.network.received(topic, payload)
+                end.settle()
 
 
 class CountLog:
@@ -89,7 +90,7 @@ class Side:
             later=self.due.append,
         )
         broadcast: Any = cable
-        cable.ends.append(self.network)
+        cable.ends.append(self)
         self.network.join(broadcast)
         self.network.connected(1)
         self.ear = Ear()
@@ -98,6 +99,10 @@ class Side:
     def write(self, path: str, value: Any = 1) -> None:
         packed = MISSING if value is MISSING else packb(value)
         self.store.write(P(path).key, packed, wall_ms=None, relaxed=False, done=lambda _: None)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the disk have everything, then do what is due."""
         number = self.log.number
         for pending in self.store.confirm(written_to=number, synced_to=number):
             self.network.settled(pending)
@@ -183,6 +188,38 @@ def test_no_summary_of_what_is_not_known_or_broken() -> None:
         ):
             assert set(summary_of(opened(kind, body))) <= {"unread", "connection"}
     assert "unread" in summary_of(opened("update", packb(((), ((b"\xff", 1, (0, 1)),)))))
+
+
+def test_damaged_messages_have_a_summary_all_the_same(
+    cable: Cable, sides: tuple[Side, Side]
+) -> None:
+    """Without a network key anybody may send anything; a summary must not end the server."""
+    me, peer = sides
+    peer.write("c", MISSING)
+    for number in range(5):
+        me.write(f"a.x{number}")
+    cable.sent.clear()
+    me.network._send(me.network._replication.digest())
+    cable.carry()
+    peer.network.tick()
+    real = [each.content for side in sides for each in side.ear.passed]
+    sent = [each for each in real if isinstance(each, Opened)]
+    assert {each.kind for each in sent} >= {"update", "digest", "ask", "give", "beat"}
+    dice = Random(7)
+    for content in sent * 150:
+        body = bytearray(content.body)
+        for _ in range(dice.randint(1, 3)):
+            body[dice.randrange(len(body))] = dice.randrange(256)
+        cut = bytes(body[: dice.choice((len(body), dice.randrange(len(body))))])
+        packb(summary_of(opened(content.kind, cut)))
+
+
+def test_ticks_are_told_as_a_few_ranges() -> None:
+    writers = (("n", 1, 10),)
+    records = tuple((P("a").key, 1, (0, tick)) for tick in range(1, 4 * RANGES_MAX, 2))
+    told = summary_of(opened("update", packb((writers, records))))
+    assert told["records"] == 2 * RANGES_MAX
+    assert told["ticks"] == {"n": [[10 + t, 10 + t] for t in range(1, 2 * RANGES_MAX, 2)]}
 
 
 def test_without_listeners_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
