@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kvedge.clock import SystemClock
+from kvedge.errors import NameTaken
 from kvedge.runner.main import RunnerSettings, run_process
 from kvedge.runner.processes import ForkServer, keep_running
 from kvedge.runner.waiting import one_error
@@ -41,7 +42,7 @@ def serve(settings: ServerSettings, *, ready: Ready, reload: Reload) -> None:
         reload: Called at SIGHUP.
 
     Raises:
-        StorageError: Its directory cannot be used.
+        StorageError: Its directory cannot be used; NameTaken: another server has its name.
         BadSetting: It cannot listen where it should.
     """
     with one_error():
@@ -70,6 +71,16 @@ def _be_runner(options: Mapping[str, Any]) -> int:
     return run_process(RunnerSettings(**values))
 
 
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 async def _run(
     settings: ServerSettings,
     ready: Ready,
@@ -96,8 +107,10 @@ async def _run(
             ]
         ready(server)
         manager.ready(f"node {settings.node}")
-        await end.wait()
-        log.info("told to stop")
+        await _either(end, server.gave_way)
+        log.info("giving way" if server.gave_way.is_set() else "told to stop")
         manager.stopping()
         for task in tasks:
             task.cancel()
+    if server.gave_way.is_set():
+        raise NameTaken(settings.node, settings.directory or "memory")

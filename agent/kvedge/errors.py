@@ -349,6 +349,18 @@ class StoreLocked(StorageError):
         self.pid = pid
 
 
+class NameTaken(StorageError):
+    """Another server runs under this one's name, and is the younger one."""
+
+    code = "name"
+    fields = ("node", "directory")
+
+    def __init__(self, node: str, directory: str) -> None:
+        super().__init__(f"another server has taken over the name {node} from {directory}")
+        self.node = node
+        self.directory = directory
+
+
 class WriteRefused(StorageError):
     """The disk is full or read-only: nothing was written, nothing was changed."""
 

@@ -173,6 +173,19 @@ class KvServer:
         self._process = None
         return code, took_s
 
+    def has_ended(self) -> bool:
+        """Tell whether it has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    def ended(self) -> int:
+        """Return the exit code of one that has ended by itself."""
+        assert self._process is not None
+        code = self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+        return code
+
     def terminate(self) -> tuple[int, float]:
         return self.signal(signal.SIGTERM)
 

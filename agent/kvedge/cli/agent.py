@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
-def agent(name: str | None) -> None:
+@click.option("--take-name", is_flag=True, help="Start although another one has taken the name.")
+def agent(
+    name: str | None,
+    take_name: bool,  # noqa: FBT001 -- click passes by name
+) -> None:
     """Run the server and the jobs of this board, in the foreground.
 
     NAME is the name of this node; without it, what the configuration says, else the first label
@@ -48,6 +52,7 @@ def agent(name: str | None) -> None:
             network=settings.net.name,
             directory=settings.server.dir,
             listen=settings.server.listen,
+            take_name=take_name,
             **network_settings(settings),
         ),
         runners,

@@ -20,6 +20,7 @@ from kvedge.errors import (
     ChainMismatch,
     Disconnected,
     LinkError,
+    NameTaken,
     NotConnected,
     ServerFailure,
     UsageError,
@@ -35,10 +36,12 @@ FAILED = 1
 USAGE = 2
 UNREACHABLE = 3
 DENIED = 4
+NAME_TAKEN = 78  # EX_CONFIG of sysexits.h: the service manager is told not to try again
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _FAMILIES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
+    (NameTaken, NAME_TAKEN),
     (AccessError, DENIED),
     (LinkError, UNREACHABLE),
     (KeyboardInterrupt, INTERRUPTED),
@@ -53,6 +56,11 @@ _HINTS: tuple[tuple[type[AgentError], str], ...] = (
     (Disconnected, "Look at the server's log for the reason, then try again."),
     (AuthRequired, "Log in with `kv -a 'METHOD name=NAME' ...` or KV_AUTH."),
     (ChainMismatch, "It is not what you took it for: read it again, then decide."),
+    (
+        NameTaken,
+        "Give one of the two another name and an empty directory; or, if the other one is gone, "
+        "start this one with --take-name.",
+    ),
     (ServerFailure, "The server's log says more."),
 )
 _HINT_SOCKET = (

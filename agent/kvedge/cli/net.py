@@ -10,8 +10,6 @@ import sys
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ import click
 from kvedge.cli.commands import Group
 from kvedge.cli.config import given_sources
 from kvedge.cli.either_order import json_option, say, the_session
+from kvedge.cli.net_status import status
 from kvedge.clock import SystemClock
 from kvedge.config.joinfile import (
     Invitation,
@@ -51,35 +50,19 @@ from kvedge.transport.mqtt_settings import MqttSettings, with_password, without_
 if TYPE_CHECKING:
     from kvedge.config import Settings
 
-_ELSEWHERE = {"status": "kvedge.cli.net_status"}
 _RESTART = "restart the service: sudo systemctl restart kvedge, or start `kv server` anew"
 
 
-class _NetGroup(Group):
-    """Imports what others have written about networks when it is used, where it is there."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return all names."""
-        there = [name for name, module in _ELSEWHERE.items() if find_spec(module)]
-        return sorted([*super().list_commands(ctx), *there])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command of a name, None where there is none."""
-        module = _ELSEWHERE.get(cmd_name)
-        if module and find_spec(module):
-            command = getattr(import_module(module), cmd_name)
-            assert isinstance(command, click.Command)
-            return command
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_NetGroup)
+@click.group(cls=Group)
 def net() -> None:
     """The network of this board: make one, join one.
 
     The boards of a network share its name, its key and a broker.  On the first board `create`,
     then `join-file`; that file goes to each further board, and there into `join`.
     """
+
+
+net.add_command(status)
 
 
 def _settings() -> Settings:

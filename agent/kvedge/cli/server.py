@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--listen", multiple=True, metavar="ADDR", help="unix:PATH or HOST:PORT; repeatable.")
 @click.option("--mqtt", metavar="URI", help="The broker, as mqtt://USER@HOST:1883.")
 @click.option("--net", metavar="NAME", help="Name of the network.")
+@click.option("--take-name", is_flag=True, help="Start although another one has taken the name.")
 def server(
     name: str | None,
     init: str | None,
@@ -42,6 +43,7 @@ def server(
     listen: tuple[str, ...],
     mqtt: str | None,
     net: str | None,
+    take_name: bool,  # noqa: FBT001
 ) -> None:
     """Run a server alone, in the foreground; jobs need `kv agent`, or `kv run all` beside it.
 
@@ -73,6 +75,7 @@ def server(
             directory=kept,
             listen=settings.server.listen,
             initial=initial,
+            take_name=take_name,
             dumps=dumps,
             **network_settings(settings),
         ),

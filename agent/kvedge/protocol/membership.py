@@ -324,9 +324,15 @@ class Membership:
         vector = Vector() if self._announced is None else self._announced
         return announced_hash(self._rid.incarnation, vector), self.standing
 
-    def announce(self, durable: Vector, now: float) -> list[Outgoing]:
-        """Return the announcement of our durable vector, where one is due."""
-        if now < self._due_s or not durable or durable == self._announced:
+    def announce(self, durable: Vector, now: float, *, at_once: bool = False) -> list[Outgoing]:
+        """Return the announcement of our durable vector, where one is due.
+
+        Args:
+            durable: It.
+            now: The time.
+            at_once: Whether to say it although it is early: we are about to end.
+        """
+        if (now < self._due_s and not at_once) or not durable or durable == self._announced:
             return []
         self._announced = durable.copy()
         self._due_s = now + self._announce_interval_s

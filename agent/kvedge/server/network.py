@@ -77,6 +77,9 @@ COUNT_INTERVAL_S = 3600.0
 TELL_AHEAD_INTERVAL_S = 60.0
 """How often an author is told that its records are held."""
 
+COPY_AGAIN_S = 20.0
+"""Between two whole copies of a tree: one that was of no use costs everybody's time."""
+
 GIVE_WAY_AFTER_S = 3.0
 """A server that speaks for so long under our name is alive."""
 
@@ -142,6 +145,7 @@ class Network:
         refused: How many messages were refused, by cause.
         members: Who belongs to the network, and our standing in it.
         taps: Who listens to the traffic.
+        name: Of the network.
         reason: Why there is no connection; None where there is one.
     """
 
@@ -160,7 +164,7 @@ class Network:
     ) -> None:
         self._store = store
         self._host = host
-        self._name = name
+        self.name = name
         self._has_key = key is not None
         self.reason: str | None = "it was not tried yet"
         self._root = root
@@ -181,6 +185,7 @@ class Network:
         self._guard = ClockGuard()
         self._pulled: Vector | None = None  # what the first peer had that was asked
         self._has_joined = False
+        self._copy_s = 0.0  # when to take a whole copy, if one is needed
         self._told_s: dict[str, float] = {}  # whom we told that its clock is ahead
         self._doubles: dict[int, float] = {}  # since when another incarnation beats
         self._ticked_s = clock.boottime_s()
@@ -225,8 +230,8 @@ class Network:
         """Be this incarnation to the others."""
         if rid != self._rid:  # numbers of messages go on as long as it stays the same
             self._rid = rid
-            self._sealer = Sealer(self._name, self._secret, rid)
-            self._opener = Opener(self._name, self._secret, rid)
+            self._sealer = Sealer(self.name, self._secret, rid)
+            self._opener = Opener(self.name, self._secret, rid)
         self._replication = Replication(rid, self._shelf, self.members)
 
     def begin(self, copied: Copied, saved: list[Saved]) -> None:
@@ -274,7 +279,7 @@ class Network:
         told = among_peers(self._store, self.members, self._presence, self._clock.boottime_s())
         refused = {cause.value: n for cause, n in self.refused.items() if cause is not Cause.OWN}
         return told | {
-            "name": self._name,
+            "name": self.name,
             "connected": self._connection != 0,
             "reason": self.reason,
             "standing": "copying" if self._replication.is_copying else told["standing"],
@@ -316,6 +321,11 @@ class Network:
         self._beat_s = 0.0
         self._trickle.restart(now)
         self.members.connected(now)
+
+    def leave(self) -> None:
+        """Say what we have stored: the server is about to end."""
+        now = self._clock.boottime_s()
+        self._act(self.members.announce(self._store.durable, now, at_once=True))
 
     def disconnected(self, reason: str) -> None:
         """Work alone; the transport has said why."""
@@ -446,7 +456,7 @@ class Network:
         if self._trickle.expired(now):
             self._send(self._replication.digest())
         self._act(self._replication.expired(now))
-        if self.members.has_left and not self._replication.is_copying:
+        if self.members.has_left and not self._replication.is_copying and now >= self._copy_s:
             self._copy(now)
         return TICK_MAX_S
 
@@ -533,6 +543,7 @@ class Network:
         ]
         good = [rid for rid in peers if self.members.standing_of(rid) is Standing.GOOD]
         if good:
+            self._copy_s = now + COPY_AGAIN_S
             self._act(self._replication.copy(self._random.choice(good), now))
 
     def _anew(self, copied: Copied) -> None:

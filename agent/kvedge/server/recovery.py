@@ -7,14 +7,23 @@ it was based on, since somebody may have decided otherwise meanwhile.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvedge.model.chain import Covers, covers
 from kvedge.model.entry import Entry, unpack_entry
+from kvedge.model.path import Path
 from kvedge.model.stamp import Dot
 from kvedge.model.value import MISSING
 from kvedge.model.vector import Vector
+from kvedge.protocol.dumpfile import DumpEntry, DumpHeader
 from kvedge.server.store import Store
+from kvedge.storage.dumps import write_dump
+
+log = logging.getLogger(__name__)
+
+_SHOWN_MAX = 20  # paths of deletions that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +57,24 @@ def may_be_applied(saved: Saved, store: Store) -> bool:
     if packed is None:
         return saved.entry.value is not MISSING and len(saved.entry.chain) == 1
     return covers(saved.entry.chain, store.dot_of(packed)) is Covers.YES
+
+
+def save(name: str, store: Store, network: str, saved: Sequence[Saved]) -> None:
+    """Write saved entries to a dump; deletions, which a dump has not, into the log.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    header = DumpHeader(store.rid.node, network, tock=store.tock)
+    live, gone = [], []
+    for one in saved:
+        chain = tuple(store.rids.shown(dot) for dot in one.entry.chain)
+        if isinstance(one.entry.value, bytes):
+            live.append(DumpEntry(one.key, one.entry.tock, chain, one.entry.value))
+        else:
+            gone.append(str(Path.from_key(one.key)))
+    write_dump(name, header, live)
+    log.warning("%d changes that only this board had are in %s", len(live), name)
+    if gone:
+        shown = ", ".join(gone[:_SHOWN_MAX])
+        log.warning("it had deleted %d entries that others had not: %s", len(gone), shown)

@@ -11,13 +11,14 @@ import gc
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from kvedge import limits
 from kvedge.clock import Clock
-from kvedge.errors import AgentError, BadSetting
+from kvedge.errors import AgentError, BadSetting, StorageError
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
 from kvedge.protocol.replication import Copied
@@ -26,11 +27,12 @@ from kvedge.server.dumps import NewEntry, apply_kept, load_dump, opened_dumps
 from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
 from kvedge.server.records import Loaded, seen_payloads, snapshot_payloads
-from kvedge.server.recovery import Saved
+from kvedge.server.recovery import Saved, save
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
 from kvedge.server.streams import Watchers
 from kvedge.server.upkeep import Upkeep
+from kvedge.storage.directory import check_name, mark_taken
 from kvedge.storage.dumps import DumpFile
 from kvedge.transport import aio
 from kvedge.transport.systemd import ServiceManager
@@ -162,6 +164,9 @@ class Server:
 
     def give_way(self) -> None:
         """End: another server runs under our name, and is the younger one."""
+        if not self.gave_way.is_set() and self._directory is not None:
+            with suppress(OSError):  # it is refused at the next start all the same, on the network
+                mark_taken(self._directory)
         self.gave_way.set()
 
     def begin_anew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
@@ -174,6 +179,14 @@ class Server:
         """Close the log, set it aside, and begin another; nobody may write meanwhile."""
         store, network = self.store, self.network
         assert network is not None
+        if saved and self._directory is not None:
+            name = str(Path(self._directory, f"unsynced-{rid.incarnation:x}.dump"))
+            try:
+                await asyncio.to_thread(save, name, store, network.name, saved)
+            except StorageError as error:
+                log.error("the tree stays as it is until its own changes can be saved: %s", error)
+                store.is_frozen = False
+                return
         base = store.base + store.seen.last(store.rid) + _BASE_GAP
         self._log = await self._log.emptied(rid, base, store.ceiling)
         self.close_connections()  # what they were shown may be gone: they read anew
@@ -283,6 +296,7 @@ async def _run_checked(
         loaded, generation = Loaded(), 1
         log.info("nothing is kept on disk: no directory was given")
     else:
+        check_name(settings.directory, settings.node, take=settings.take_name)
         disk = DiskLog(settings.directory, network=settings.network)
         log_, loaded, generation = disk, disk.loaded, disk.generation
     server: Server | None = None
@@ -353,6 +367,7 @@ async def _among_peers(
         yield
     finally:
         timers.cancel()
+        network.leave()
         broadcast.close()
         await asyncio.wait({timers, running})
 

@@ -23,6 +23,7 @@ class ServerSettings:
         mqtt: How to reach the broker; None to work alone.
         root: What all topics begin with; empty for the network's name.
         key: The network's secret; None where there is none.
+        take_name: Whether to start although another server has taken the name over.
     """
 
     node: str
@@ -34,3 +35,4 @@ class ServerSettings:
     mqtt: MqttSettings | None = None
     root: str = ""
     key: bytes | None = field(default=None, repr=False)
+    take_name: bool = False

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kvedge.errors import StorageError, StoreLocked, WriteRefused, WrongStore
+from kvedge.errors import NameTaken, StorageError, StoreLocked, WriteRefused, WrongStore
 
 LOCK_NAME = "lock"
+TAKEN_NAME = "name-taken"
+"""Marks a directory whose node's name another server has taken over."""
+
 _DIRECTORY_MODE = 0o700
 _LOCK_MODE = 0o600
 _PID_MAX_BYTES = 32
@@ -93,3 +96,30 @@ def _translated(directory: Path, error: OSError) -> StorageError:
     if error.errno in _NOT_WRITABLE:
         return WriteRefused(f"{directory}: {error.strerror}")
     return WrongStore(str(directory), str(error.strerror))
+
+
+def mark_taken(directory: str) -> None:
+    """Mark a directory, so that no server starts from it unasked.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    Path(directory, TAKEN_NAME).touch()
+
+
+def check_name(directory: str, node: str, *, take: bool) -> None:
+    """See that no other server has taken over the name of a directory's node.
+
+    Args:
+        directory: Of the store.
+        node: The name.
+        take: Whether to take it back: the mark is removed.
+
+    Raises:
+        NameTaken: One has.
+    """
+    mark = Path(directory, TAKEN_NAME)
+    if take:
+        mark.unlink(missing_ok=True)
+    elif mark.exists():
+        raise NameTaken(node, directory)
