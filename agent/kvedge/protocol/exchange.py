@@ -27,6 +27,10 @@ class Kind(IntEnum):
     """The digests of the sender's buckets, for one who has seen the same and holds other."""
     AHEAD = 9
     """The receiver's records are ahead of the sender's clock, and are held."""
+    CALL = 10
+    """The sender wants something done, once."""
+    ANSWER = 11
+    """What came of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from kvedge.errors import BadRequest
 from kvedge.model.path import SYSTEM, elements_of, key_of
-from kvedge.model.value import MISSING, Malformed, Missing, pack, wire_path
+from kvedge.model.value import MISSING, Malformed, Missing, pack, unpack, wire_path
 from kvedge.protocol.codec import chain_head, is_number, is_text
 
 DEPTH_UNBOUNDED = 1 << 31
@@ -280,6 +280,34 @@ def read(message: Mapping[Any, Any], root: bytes) -> Request:
         raise BadRequest(action, "it names neither a path nor a node and a tick")
     below = SYSTEM.key if internal else root
     return _moved(made, below) if below else made
+
+
+_ACTION_OF = {SetValue: "set_value", DeleteValue: "delete_value"}
+
+
+def written(request: SetValue | DeleteValue) -> dict[str, Any]:
+    """Return the message of which `read` makes a request again."""
+    message: dict[str, Any] = {"action": _ACTION_OF[type(request)]}
+    for name, reader, _ in _READERS[type(request)]:
+        value = getattr(request, name)
+        if value is not MISSING:
+            message[name] = _WRITERS.get(reader, _as_it_is)(value)
+    return message
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _link(head: tuple[str, int] | None) -> dict[str, Any] | None:
+    return None if head is None else {"node": head[0], "tick": head[1]}
+
+
+_WRITERS: Mapping[Callable[[Any], Any], Callable[[Any], Any]] = {
+    wire_path: elements_of,
+    pack: unpack,
+    chain_head: _link,
+}
 
 
 def read_hello(message: Mapping[Any, Any]) -> Hello:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvedge import limits
 from kvedge.errors import (
@@ -17,6 +17,7 @@ from kvedge.errors import (
     ChainMismatch,
     EntryAbsent,
     LimitExceeded,
+    NotConnected,
     WriteUncertain,
 )
 from kvedge.model import entry as entries
@@ -25,12 +26,15 @@ from kvedge.model.path import Path
 from kvedge.model.value import MISSING, Missing, packb, same, unpack
 from kvedge.protocol import messages as asked
 from kvedge.protocol.codec import PathShortener, packed_map, shown_chain, value_reply
-from kvedge.server.network import Network
 from kvedge.server.standing import alone
 from kvedge.server.state import StateReport
 from kvedge.server.store import Pending, Store
 from kvedge.server.streams import CHUNK, TreeStream, Watch
 from kvedge.server.traffic import Traffic
+
+if TYPE_CHECKING:
+    from kvedge.server.homes import Homes
+    from kvedge.server.network import Network
 
 Done = Callable[[AgentError | None], None]
 
@@ -49,6 +53,10 @@ class Caller(Protocol):
     @property
     def window(self) -> int:
         """How many items of a stream the client takes without acknowledging; 0 for any."""
+
+    @property
+    def homes(self) -> Homes | None:
+        """Which node writes what; None where that does not matter."""
 
     def wall_ms(self) -> int | None:
         """Return unix milliseconds, None while the clock is not synchronised."""
@@ -222,6 +230,8 @@ def stop(caller: Caller, seq: int, request: asked.Stop) -> None:
 def set_value(caller: Caller, seq: int, request: asked.SetValue) -> None:
     """Store a value if the conditions hold; answer when it is as durable as wanted."""
     store = caller.store
+    if _goes_elsewhere(caller, seq, request):
+        return
     old = store.newest(request.path)
     value = _check_conditions(store, old, request)
     is_same = request.idem and value is not MISSING and same(value, request.value)
@@ -235,6 +245,8 @@ def set_value(caller: Caller, seq: int, request: asked.SetValue) -> None:
 def delete_value(caller: Caller, seq: int, request: asked.DeleteValue) -> None:
     """Delete a value if the conditions hold; nothing is written where there is none."""
     store = caller.store
+    if _goes_elsewhere(caller, seq, request):
+        return
     old = store.newest(request.path)
     is_same = _check_conditions(store, old, request) is MISSING
     if is_same and _is_settled(store, request.path):
@@ -242,6 +254,25 @@ def delete_value(caller: Caller, seq: int, request: asked.DeleteValue) -> None:
         return
     with_prev = request.chain is MISSING and request.prev is MISSING
     _write(caller, seq, request, MISSING, relaxed=False, with_prev=with_prev)
+
+
+def _goes_elsewhere(caller: Caller, seq: int, request: asked.SetValue | asked.DeleteValue) -> bool:
+    """Pass a write on to the node that is the home of its place, if another one is."""
+    home = None if caller.homes is None else caller.homes.of(request.path)
+    if home is None or home == caller.store.rid.node:
+        return False
+    path = str(Path.from_key(request.path))
+    if caller.network is None:
+        raise NotConnected(f"node {home}", f"it is the home of {path}, and this board works alone")
+
+    def done(result: dict[str, Any] | AgentError) -> None:
+        if isinstance(result, AgentError):
+            caller.fail(seq, result)
+        else:
+            caller.answer(seq, result)
+
+    caller.network.write_at(home, path, request, done)
+    return True
 
 
 def _check_conditions(
@@ -318,6 +349,12 @@ def _write(
 
 def delete_tree(caller: Caller, seq: int, request: asked.DeleteTree) -> None:
     """Delete everything at and below a place, a chunk at a time."""
+    homes = [] if caller.homes is None else caller.homes.within(request.path)
+    elsewhere = [node for node in homes if node != caller.store.rid.node]
+    if elsewhere:
+        path = str(Path.from_key(request.path))
+        why = f"some of it is written at {', '.join(elsewhere)} alone"
+        raise BadRequest("delete_tree", f"{path}: {why}; delete there, or entry by entry")
     TreeDeletion(caller, seq, request).go_on()
 
 
@@ -407,3 +444,11 @@ COMMANDS: dict[type[Any], Callable[[Caller, int, Any], None]] = {
     asked.Traffic: traffic,
     asked.Stop: stop,
 }
+
+
+def carry_out(request: asked.SetValue | asked.DeleteValue, caller: Any) -> None:
+    """Run a write for somebody who is no connection; errors are its answer."""
+    try:
+        COMMANDS[type(request)](caller, 0, request)
+    except AgentError as error:
+        caller.fail(0, error)

@@ -20,6 +20,7 @@ from kvedge.server.streams import TreeStream, Watch
 from kvedge.server.traffic import Traffic
 
 if TYPE_CHECKING:
+    from kvedge.server.homes import Homes
     from kvedge.server.network import Network
     from kvedge.server.server import Server
     from kvedge.transport.aio import Link
@@ -148,6 +149,11 @@ class Connection:
     def network(self) -> Network | None:
         """The server's part among its peers; None where it works alone."""
         return self._server.network
+
+    @property
+    def homes(self) -> Homes | None:
+        """Which node writes what."""
+        return self._server.homes
 
     @property
     def window(self) -> int:

@@ -63,6 +63,7 @@ from kvedge.server.peers import StoreShelf
 from kvedge.server.program import program_version, version_said
 from kvedge.server.records import Loaded, kept_payload, unheard_payload
 from kvedge.server.recovery import Saved, may_be_applied, unsynced
+from kvedge.server.remote import Deputy, RemoteWrites, Told, Write, away
 from kvedge.server.standing import among_peers
 from kvedge.server.store import Done, Pending, Store
 from kvedge.server.traffic import Taps
@@ -76,6 +77,9 @@ COUNT_INTERVAL_S = 3600.0
 
 TELL_AHEAD_INTERVAL_S = 60.0
 """How often an author is told that its records are held."""
+
+ANSWER_BEAT_MAX_S = 0.3
+"""How soon a server beats that has heard a new one."""
 
 COPY_AGAIN_S = 20.0
 """Between two whole copies of a tree: one that was of no use costs everybody's time."""
@@ -121,6 +125,9 @@ class Host(Protocol):
 
     def is_awaited(self, key: bytes) -> bool:
         """Tell whether somebody still has to be told of the deletion at a key."""
+
+    def carry_out(self, request: Write, deputy: Deputy) -> None:
+        """Make a write that another server asks for; see `kvedge.server.remote`."""
 
     def joined(self) -> None:
         """Take note that all that another server had is in the tree, for the first time."""
@@ -193,6 +200,15 @@ class Network:
         self.taps = Taps()
         self._quiet_until: dict[Cause, float] = {}
         self._rid = Rid(store.rid.node, 0)  # none yet
+        self._acts: dict[type[Any], Callable[[Any], None]] = {
+            Outgoing: self.send,
+            Arrived: self._merge,
+            Keep: self._keep,
+            Admit: self._admit,
+            Fallen: self._fall,
+            Copied: self._anew,
+            Differs: self._tell_difference,
+        }
         self._begin_life(loaded.kept, loaded.unheard_s)
         if key is None:
             log.warning("the network %s has no key: whoever reaches its broker may write", name)
@@ -233,6 +249,8 @@ class Network:
             self._sealer = Sealer(self.name, self._secret, rid)
             self._opener = Opener(self.name, self._secret, rid)
         self._replication = Replication(rid, self._shelf, self.members)
+        wall_ms = self._host.wall_ms
+        self._remote = RemoteWrites(rid, self._store, self._shelf, self.members, self, wall_ms)
 
     def begin(self, copied: Copied, saved: list[Saved]) -> None:
         """Go on in a new life, for which the store has begun anew, with a copy.
@@ -241,6 +259,7 @@ class Network:
             copied: What the tree is to hold.
             saved: What to write again where nothing has changed since.
         """
+        self._remote.end()
         kept, unheard_s = self.members.kept, self.members.unheard_s
         self._begin_life(kept, unheard_s)
         for node, what in kept.items():
@@ -374,6 +393,7 @@ class Network:
             self._asking[opened.sender.node] = opened
         self._act(self._replication.receive(kind, opened.sender, opened.body, now))
         self._act(self.members.receive(kind, opened.sender, opened.body, now))
+        self._remote.receive(kind, opened.sender, opened.body)
         if kind is Kind.DIGEST and self._replication.is_consistent:
             self._trickle.heard_consistent()
         elif kind is Kind.DIGEST:
@@ -398,7 +418,10 @@ class Network:
         for event in events:
             if isinstance(event, Seen):
                 log.info("node %s is there", event.node)
-                self._trickle.heard_inconsistent(self._clock.boottime_s())
+                now = self._clock.boottime_s()
+                self._trickle.heard_inconsistent(now)
+                # It has not heard us yet; not all of us answer at the same moment.
+                self._beat_s = min(self._beat_s, now + self._random.random() * ANSWER_BEAT_MAX_S)
             elif isinstance(event, Unseen):
                 log.warning("node %s is not there any more: %s", event.node, event.reason.value)
                 self._replication.forget(event.node)
@@ -410,6 +433,7 @@ class Network:
         self._shelf.settled(write)
         if write.has_won and write.key.startswith(MEMBERS):
             self._note_member(write.key, write.packed)
+        self._remote.settled(write.packed)
         if write.replaced is not None and (found := self._conflicts.of(write, self.members.kept)):
             self._host.later(partial(self._record_conflict, *found))
         if not write.is_own or self.members.has_left:
@@ -429,7 +453,7 @@ class Network:
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []
         for message in self._replication.updates(fresh):
-            self._send(message)
+            self.send(message)
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -454,8 +478,9 @@ class Network:
             self._publish(f"p/{self._rid.node}", _BEAT, body)
         self._act(self.members.announce(self._store.durable, now))
         if self._trickle.expired(now):
-            self._send(self._replication.digest())
+            self.send(self._replication.digest())
         self._act(self._replication.expired(now))
+        self._remote.tick(now)
         if self.members.has_left and not self._replication.is_copying and now >= self._copy_s:
             self._copy(now)
         return TICK_MAX_S
@@ -529,6 +554,7 @@ class Network:
         generation = self.members.next_generation(self._store.seen)
         life = new_incarnation(generation, self._random.getrandbits(RANDOM_BITS))
         rid = Rid(self._rid.node, life)
+        self._remote.end()
         self.members.live_on(rid)
         self._speak_as(rid)
         self._beat_s = 0.0
@@ -586,29 +612,39 @@ class Network:
         if now > since + (GIVE_WAY_AFTER_S if has_all else GIVE_WAY_MAX_S):
             self._host.give_way()
 
+    # --- writes that others make for us ---------------------------------------------------------
+
+    def write_at(self, home: str, path: str, request: Write, done: Told) -> None:
+        """Have a write made by the node that is the home of its place; see `RemoteWrites.ask`.
+
+        Raises:
+            NotConnected: The home is not there; nothing was done.
+        """
+        rid = self._presence.seen().get(home)
+        if rid is None or not self._connection:
+            raise away(home, path)
+        self._remote.ask(rid, path, request, done, self._clock.boottime_s())
+
+    def carry_out(self, request: Write, deputy: Deputy) -> None:
+        """Let the host make a write for another server."""
+        self._host.carry_out(request, deputy)
+
+    def merge(self, records: list[Carried], bases: dict[Rid, int]) -> None:
+        """Take records that came with an answer."""
+        self._merge(Arrived(records, bases))
+
     # --- doing ----------------------------------------------------------------------------------
 
     def _act(self, events: Sequence[Event]) -> None:
         for event in events:
-            match event:
-                case Outgoing():
-                    self._send(event)
-                case Arrived():
-                    self._merge(event)
-                case Keep():
-                    self._keep(event)
-                case Admit():
-                    self._admit(event)
-                case Fallen():
-                    self._fall(event)
-                case Copied():
-                    self._anew(event)
-                case Differs():
-                    log.error(
-                        "%s has seen the same and holds other entries: repairing %d buckets",
-                        event.peer.node,
-                        len(event.buckets),
-                    )
+            self._acts[type(event)](event)
+
+    def _tell_difference(self, differs: Differs) -> None:
+        log.error(
+            "%s has seen the same and holds other entries: repairing %d buckets",
+            differs.peer.node,
+            len(differs.buckets),
+        )
 
     def _merge(self, arrived: Arrived) -> None:
         wall_ms = self._host.wall_ms()
@@ -634,7 +670,7 @@ class Network:
             node,
             len(self._guard),
         )
-        self._send(Outgoing(Kind.AHEAD, node, packb((incarnation, record.tock))))
+        self.send(Outgoing(Kind.AHEAD, node, packb((incarnation, record.tock))))
 
     def _take_ahead(self, opened: Opened) -> None:
         incarnation, tock = read_body(opened.body, 2)[:2]
@@ -645,7 +681,8 @@ class Network:
                 opened.sender.node,
             )
 
-    def _send(self, message: Outgoing) -> None:
+    def send(self, message: Outgoing) -> None:
+        """Send a message to one or all."""
         to_all = f"u/{self._rid.node}" if message.kind is Kind.UPDATE else "d"
         topic = to_all if message.to is None else f"q/{message.to}"
         self._publish(topic, message.kind.name.lower(), message.body)

@@ -22,12 +22,15 @@ from kvedge.errors import AgentError, BadSetting, StorageError
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
 from kvedge.protocol.replication import Copied
+from kvedge.server.commands import carry_out
 from kvedge.server.connections import Connection
 from kvedge.server.dumps import NewEntry, apply_kept, load_dump, opened_dumps
+from kvedge.server.homes import HOMES, Homes
 from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
 from kvedge.server.records import Loaded, seen_payloads, snapshot_payloads
 from kvedge.server.recovery import Saved, save
+from kvedge.server.remote import Deputy, Write
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
 from kvedge.server.streams import Watchers
@@ -59,6 +62,7 @@ class Server:
         watchers: Who is told of changes.
         addresses: Where it listens.
         network: The server's part among its peers; None where it works alone.
+        homes: Which node writes what.
         gave_way: Is set when this server has to end: another one has its name.
     """
 
@@ -67,6 +71,7 @@ class Server:
         self.watchers = Watchers()
         self.addresses: list[str] = []
         self.network: Network | None = None
+        self.homes = Homes(store)
         self.gave_way = asyncio.Event()
         self._log = log_
         self._clock = clock
@@ -135,6 +140,8 @@ class Server:
                 self.network.settled(pending)
             if pending.has_won:
                 self.watchers.notify(pending.key, pending.packed)
+                if pending.key.startswith(HOMES):
+                    self.homes.note(pending.key, pending.packed)
             pending.done(None)
         self._release()
 
@@ -192,7 +199,12 @@ class Server:
         self.close_connections()  # what they were shown may be gone: they read anew
         store.begin(rid, base, self._log.loaded, self._log)
         self._log.start(self, rid, base, self._clock)
+        self.homes = Homes(store)
         network.begin(copied, saved)
+
+    def carry_out(self, request: Write, deputy: Deputy) -> None:
+        """Make a write that another server asks for."""
+        carry_out(request, deputy)
 
     def close_log(self) -> None:
         """Write out what is left; blocks."""

@@ -12,10 +12,12 @@ from kvedge.model.stamp import RANDOM_BITS, Rid, RidTable, generation_of, new_in
 from kvedge.model.value import Missing
 from kvedge.model.vector import Vector
 from kvedge.protocol.replication import Copied
+from kvedge.server.commands import carry_out
 from kvedge.server.logs import loaded_from
 from kvedge.server.network import Network, Pace
 from kvedge.server.records import preamble, rank_of, seen_payloads, snapshot_payloads
 from kvedge.server.recovery import Saved
+from kvedge.server.remote import Deputy, Write
 from kvedge.server.store import Store
 from kvedge.storage.commit import JournalWriter
 from kvedge.storage.commit_queue import Done
@@ -234,6 +236,11 @@ class Node:
     def is_awaited(self, key: bytes) -> bool:
         """Tell whether somebody still has to be told of the deletion at a key."""
         return self._cluster.is_awaited(self, key)
+
+    def carry_out(self, request: Write, deputy: Deputy) -> None:
+        """Make a write that another node asks for."""
+        carry_out(request, deputy)
+        self.disk_soon()
 
     def joined(self) -> None:
         """Do nothing: nobody waits for it."""
