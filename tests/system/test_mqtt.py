@@ -478,6 +478,30 @@ async def test_defect_of_a_handler_ends_it(settings: MqttSettings) -> None:
     assert caught.group_contains(ZeroDivisionError)
 
 
+# --- a cluster ---------------------------------------------------------------------------------
+
+
+async def test_nodes_of_a_cluster_are_tried_in_turn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with mosquitto(tmp_path / "a") as a, mosquitto(tmp_path / "b") as b:
+        settings = MqttSettings.from_uri(f"{a.uri},{b.uri}")
+        where = {a.uri: settings.endpoint, b.uri: settings.others[0].endpoint}
+        async with joined(replace(settings, retry_min_s=0.0, retry_max_s=0.1)) as (us, recorder):
+            await until(lambda: f"broker {where[a.uri]}: connected" in caplog.text)
+            a.kill()
+            await until(lambda: f"broker {where[b.uri]}: connected" in caplog.text)
+            b.kill()
+            await until(lambda: caplog.text.count("Connection refused") == 2)
+            told_at = us._number
+            await until(lambda: us._number > told_at + 6)  # of which nothing more is to be told
+            assert caplog.text.count("no connection: Connection refused") == 2
+            a.start()
+            await until(lambda: caplog.text.count(f"broker {where[a.uri]}: connected") == 2)
+            assert recorder.story[-1] == "connected"
+
+
 # --- the page about it -------------------------------------------------------------------------
 
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "mqtt-broker.md"

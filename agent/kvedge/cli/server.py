@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("-l", "--load", "dumps", multiple=True, metavar="FILE", help="Fill a new store.")
 @click.option("--dir", "directory", metavar="DIR", help="Keep the data here.")
 @click.option("--listen", multiple=True, metavar="ADDR", help="unix:PATH or HOST:PORT; repeatable.")
-@click.option("--mqtt", metavar="URI", help="The broker, as mqtt://USER@HOST:1883.")
+@click.option("--mqtt", metavar="URI", help="The broker, as mqtt://HOST; of a cluster: URI,URI,…")
 @click.option("--net", metavar="NAME", help="Name of the network.")
 @click.option("--take-name", is_flag=True, help="Start although another one has taken the name.")
 def server(

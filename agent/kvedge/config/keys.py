@@ -100,8 +100,9 @@ def _topic(value: object) -> str:
     raise ValueError("must be words of letters, digits, '_' or '-', with '/' between them")
 
 
-def _broker(value: object) -> str:
-    if re.fullmatch(r"mqtts?://[^/\s]+/?", _text(value)):
+def _brokers(value: object) -> str:
+    uris = _text(value).split(",")
+    if all(re.fullmatch(r"mqtts?://[^/\s]+/?", uri.strip()) for uri in uris):
         return str(value)
     raise ValueError("must look like mqtt://HOST:PORT or mqtts://HOST:PORT")
 
@@ -136,7 +137,7 @@ PATH = Kind("an absolute path", _absolute_path)
 WORD = Kind("letters, digits, `_` and `-`", _word)
 NODE = Kind("letters, digits, `_` and `-`", _node_name)
 TOPIC = Kind("words of letters, digits, `_` and `-` with `/` between them", _topic)
-BROKER = Kind("`mqtt://HOST:PORT` or `mqtts://HOST:PORT`", _broker)
+BROKERS = Kind("`mqtt://HOST:PORT` or `mqtts://HOST:PORT`, or some, by commas", _brokers)
 ADDRESSES = Kind("a list of `unix:PATH` and `HOST:PORT`", _addresses)
 PORT = Kind("a number from 1 to 65535", port_number)
 
@@ -193,11 +194,12 @@ _ALL = (
     ),
     Key(
         "server.mqtt.uri",
-        BROKER,
+        BROKERS,
         default="none; the node stays by itself",
         meaning="The MQTT broker through which the nodes of the network find each other.",
         effect="With it the node exchanges its data with all others of the network's name. "
-        "User and password stand before the host: mqtt://USER:PASSWORD@HOST.",
+        "User and password stand before the host: mqtt://USER:PASSWORD@HOST. The nodes of a "
+        "cluster of brokers are named with commas between them and tried in turn, the first first.",
         example='"mqtt://broker.example:1883"',
         secret=re.compile(r"(?<=//)[^/]*(?=@)"),
     ),

@@ -11,7 +11,10 @@ each message, takes as long as the broker does.
 
     probe - connect - subscribe - 20 senders and one receiver, until something breaks
       ^                                                             |
-      +------------------- a pause with jitter, for ever <----------+
+      +--- a pause with jitter, then the next broker, for ever <----+
+
+Where the broker is a cluster its nodes are tried in turn; which of them we are at makes no
+difference to anybody else.
 
 The loop runs in a task of its own, which only `close` ends, and only where that is harmless: paho
 connects in a thread that would go on alone, and leave a socket and a last will behind.
@@ -25,6 +28,7 @@ import logging
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -145,7 +149,7 @@ class MqttBroadcast:
     """Implements `Broadcast`; made in an event loop, and connected while `run` runs.
 
     Args:
-        settings: How to reach the broker.
+        settings: How to reach the broker, and the others of its cluster.
         participant: Who takes part.
         random: Draws the pauses between attempts.
 
@@ -154,14 +158,14 @@ class MqttBroadcast:
     """
 
     def __init__(self, settings: MqttSettings, participant: Participant, random: Random) -> None:
-        self._settings = settings
+        self._brokers = deque((s, _tls_context(s) if s.tls else None) for s in settings.all)
+        self._settings, self._tls = self._brokers[0]
         self._participant = participant
         self._random = random
-        self._tls = _tls_context(settings) if settings.tls else None
         self._open = anyio.CancelScope()
         self._number = 0
         self._is_connected = False
-        self._reason = ""  # why there is no connection, as told last
+        self._reasons: dict[str, str] = {}  # why there is no connection, as told last, by endpoint
         self._counts = Counts()
         self._outgoing: _Waiting[Message] = _Waiting()
         self._incoming = _Incoming()
@@ -206,13 +210,16 @@ class MqttBroadcast:
         with self._open:
             while True:
                 self._number += 1
+                self._settings, self._tls = self._brokers[0]
                 self._tell_reason(await self._connection())
+                self._brokers.rotate(-1)
                 await asyncio.sleep(self._random.uniform(*retry_s))
 
     def _tell_reason(self, reason: str) -> None:
-        if reason != self._reason:
-            log.warning("broker %s: no connection: %s", self._settings.endpoint, reason)
-            self._reason = reason
+        endpoint = self._settings.endpoint
+        if reason != self._reasons.get(endpoint):
+            log.warning("broker %s: no connection: %s", endpoint, reason)
+            self._reasons[endpoint] = reason
             self._participant.handler.disconnected(reason)
 
     async def _connection(self) -> str:
@@ -328,7 +335,7 @@ class MqttBroadcast:
         """Send and receive; return why that ended."""
         log.info("broker %s: connected (connection %d)", self._settings.endpoint, self._number)
         self._is_connected = True
-        self._reason = ""
+        self._reasons.clear()
         reason = ""
         self._participant.handler.connected(self._number)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -46,6 +46,8 @@ class MqttSettings:
         retry_min_s: Shortest pause before the next attempt.
         retry_max_s: Longest pause.  Higher: the boards of a large network return less at once.
             With the time to connect it stays below 2 s.
+        others: The other nodes of a cluster of brokers, in the order in which they are tried when
+            this one is gone; empty for a single broker.
     """
 
     host: str
@@ -62,6 +64,7 @@ class MqttSettings:
     answer_timeout_s: float = 8.0
     retry_min_s: float = 0.2
     retry_max_s: float = 1.5
+    others: tuple[MqttSettings, ...] = ()
 
     @classmethod
     def from_uri(
@@ -77,7 +80,8 @@ class MqttSettings:
         """Return settings for `mqtt://USER:PASSWORD@HOST:PORT` or, with TLS, `mqtts://…`.
 
         Args:
-            uri: User, password and port may be absent.
+            uri: User, password and port may be absent.  The nodes of a cluster are separated by
+                commas, the one to be tried first in front.
             password_file: Its first line is the password, and wins over the URI's.
             ca_file: As the attribute; only with TLS.
             certificate_file: As the attribute; only with TLS.
@@ -87,6 +91,30 @@ class MqttSettings:
         Raises:
             BadSetting: The URI is none, or the file of the password cannot be read.
         """
+        first, *others = (
+            cls._from_one(
+                one.strip(),
+                password_file=password_file,
+                ca_file=ca_file,
+                certificate_file=certificate_file,
+                key_file=key_file,
+                version=version,
+            )
+            for one in uri.split(",")
+        )
+        return replace(first, others=tuple(others))
+
+    @classmethod
+    def _from_one(
+        cls,
+        uri: str,
+        *,
+        password_file: str | None,
+        ca_file: str | None,
+        certificate_file: str | None,
+        key_file: str | None,
+        version: MqttVersion,
+    ) -> MqttSettings:
         try:
             parts = urlsplit(uri)
             port = parts.port or _PORTS[parts.scheme]
@@ -111,6 +139,11 @@ class MqttSettings:
             key_file=key_file,
             version=version,
         )
+
+    @property
+    def all(self) -> tuple[MqttSettings, ...]:
+        """This broker and the others of its cluster."""
+        return (self, *self.others)
 
     @property
     def endpoint(self) -> str:

@@ -106,6 +106,7 @@ def test_the_commented_file_sets_nothing_and_all_of_it_can_be_enabled(
         ("connect.auth", "root", "root"),
         ("server.mqtt.uri", "mqtt://joe:x@h:1", "mqtt://***@h:1"),
         ("server.mqtt.uri", "mqtt://h:1", "mqtt://h:1"),
+        ("server.mqtt.uri", "mqtt://j:x@a,mqtt://j:y@b", "mqtt://***@a,mqtt://***@b"),
         ("node.name", "a", "a"),
     ],
 )

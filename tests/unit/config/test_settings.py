@@ -162,6 +162,7 @@ def test_host_and_socket_of_one_source_stand_together(file: Path) -> None:
         ('[server]\nlisten = ["host"]', 2, "'unix:PATH' or 'HOST:PORT'"),
         ("[server]\nlisten = [5]", 2, "must be text"),
         ('[server]\nmqtt.uri = "broker"', 2, "must look like mqtt://HOST:PORT"),
+        ('[server]\nmqtt.uri = "mqtt://a,b"', 2, "must look like mqtt://HOST:PORT"),
         ('[server]\nroot = "a//b"', 2, "with '/' between them"),
         ("[connect]\nport = 70000", 2, "must be a number from 1 to 65535, not 70000"),
         ("[connect]\nport = true", 2, "from 1 to 65535"),

@@ -38,10 +38,24 @@ def test_uri_is_taken_apart(
     assert settings.endpoint == endpoint
 
 
+def test_nodes_of_a_cluster_are_separated_by_commas(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("x")
+    uri = "mqtts://joe@a,mqtts://joe@b:1, mqtts://c"
+    settings = MqttSettings.from_uri(uri, password_file=str(file), ca_file="ca.pem")
+    assert [each.endpoint for each in settings.all] == ["a:8883", "b:1", "c:8883"]
+    assert [each.user for each in settings.all] == ["joe", "joe", None]
+    assert {each.password for each in settings.all} == {"x"}
+    assert {each.ca_file for each in settings.all} == {"ca.pem"}
+    assert MqttSettings.from_uri("mqtt://h").others == ()
+
+
 @pytest.mark.parametrize(
     "uri",
     [
         "",
+        "mqtt://joe:secret@h,",
+        "mqtt://joe:secret@h,secret",
         "h:1",
         "tcp://joe:secret@h",
         "mqtt://",
