@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from kvedge.client.sync import SyncClient, connect
+from kvedge.errors import LinkError
+from kvedge.model.value import MISSING
 from kvedge.testing.mosquitto import Mosquitto
 
 PATIENCE_S = 15.0  # for what takes a fraction of a second on an idle machine
@@ -161,6 +164,16 @@ class KvServer:
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * _PAGE_KB
 
+    def connections(self) -> int:
+        """Return how often it was connected to a broker, in all its lives."""
+        return self.log().count(": connected (connection ")
+
+    def tree(self) -> dict[str, object]:
+        """Return all there is by path: value, chain and tock."""
+        with self.connect() as client:
+            items = client.get_tree(":", nchain=5)
+            return {str(item.path): (item.value, item.chain, item.tock) for item in items}
+
     def signal(self, number: signal.Signals) -> tuple[int, float]:
         """Send a signal and wait for the end; return the exit code and the seconds it took."""
         assert self._process is not None
@@ -270,3 +283,156 @@ def new_stranger() -> Iterator[Callable[[Mosquitto], Stranger]]:
     yield new
     for stranger in made:
         stranger.close()
+
+
+# --- several servers of one network ------------------------------------------------------------
+
+EQUAL_MAX_S = 5.0
+"""From when all are connected again to equal trees."""
+
+_POLL_S = 0.1
+
+
+def until(condition: Callable[[], object], *, within_s: float = PATIENCE_S) -> bool:
+    """Wait for real processes to come to something; tell whether they did."""
+    end_s = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+class Writer(threading.Thread):
+    """Writes durably to one server for as long as it is told to, through its deaths too.
+
+    It sets paths of its own and deletes some of them again, and sets some that others set too.
+
+    Attributes:
+        expected: What its own paths must hold, by path; MISSING for nothing.  Where an answer did
+            not come there is no entry: both outcomes are right.
+        tocks: The newest acknowledged tock of each shared path.
+    """
+
+    _PAUSE_S = 0.004
+    _SHARED = 20
+
+    def __init__(self, server: KvServer) -> None:
+        super().__init__(daemon=True)
+        self.expected: dict[str, object] = {}
+        self.tocks: dict[str, int] = {}
+        self._server = server
+        self._is_to_end = threading.Event()
+        self._number = 0
+        self._life = f"w{id(self)}"
+
+    def run(self) -> None:
+        while not self._is_to_end.is_set():
+            with suppress(LinkError):  # it was killed, or is not there yet
+                self._write_until_it_breaks()
+            self._is_to_end.wait(0.05)
+
+    def _write_until_it_breaks(self) -> None:
+        with connect([self._server.address], timeout_s=PATIENCE_S) as client:
+            while not self._is_to_end.wait(self._PAUSE_S):
+                self._number += 1
+                self._write(client, self._number)
+
+    def _write(self, client: SyncClient, number: int) -> None:
+        if number % 3 == 0:
+            path = f"shared.x{number % self._SHARED}"
+            tock = client.set(path, [self._server.node, number], nchain=1).tock
+            self.tocks[path] = max(tock, self.tocks.get(path, 0))
+            return
+        path = f"own.{self._server.node}.{self._life}.x{number}"
+        client.set(path, number)
+        self.expected[path] = number
+        if number % 5 == 0:
+            del self.expected[path]
+            client.delete(path)
+            self.expected[path] = MISSING
+
+    def end(self) -> None:
+        self._is_to_end.set()
+        self.join(PATIENCE_S)
+        assert not self.is_alive()
+
+    def lost(self, tree: dict[str, Any]) -> list[str]:
+        """Return the paths at which an acknowledged write is lost."""
+        absent = (MISSING, None, -1)
+        own = [p for p, value in self.expected.items() if tree.get(p, absent)[0] != value]
+        return own + [p for p, tock in self.tocks.items() if tree.get(p, absent)[2] < tock]
+
+
+class Fleet:
+    """Servers of one network, and those who write to them."""
+
+    def __init__(self, servers: list[KvServer]) -> None:
+        self.servers = servers
+        self._writers: list[Writer] = []
+
+    def write_on(self) -> None:
+        """Begin to write to all of them."""
+        writers = [Writer(server) for server in self.servers]
+        self._writers += writers
+        for writer in writers:
+            writer.start()
+
+    def end_writing(self) -> None:
+        for writer in self._writers:
+            writer.end()
+
+    def connections(self) -> list[int]:
+        return [server.connections() for server in self.servers]
+
+    def wait_connected(self, since: Sequence[int] = (), *, within_s: float = PATIENCE_S) -> None:
+        """Wait until each is connected; where earlier counts are given, anew since then."""
+        counts = since or [0] * len(self.servers)
+        assert until(
+            lambda: all(now > was for now, was in zip(self.connections(), counts, strict=True)),
+            within_s=within_s,
+        ), "\n\n".join(server.log()[-1000:] for server in self.servers)
+
+    def check_equal(self, *, within_s: float = EQUAL_MAX_S) -> float:
+        """See that trees become equal and nothing is lost; return after how long, in seconds."""
+        began_s = time.monotonic()
+        trees: list[dict[str, object]] = []
+
+        def are_equal() -> bool:
+            trees.clear()
+            for server in self.servers:
+                trees.append(server.tree())
+                if trees[-1] != trees[0]:
+                    return False
+            return True
+
+        assert until(are_equal, within_s=within_s), _difference(trees)
+        took_s = time.monotonic() - began_s
+        for writer in self._writers:
+            assert not writer.lost(trees[0]), writer.lost(trees[0])[:5]
+        return took_s
+
+    def acknowledged(self) -> int:
+        """Return how many writes were, of those that are still to be seen."""
+        return sum(len(writer.expected) + len(writer.tocks) for writer in self._writers)
+
+
+def _difference(trees: list[dict[str, object]]) -> str:
+    first, other = trees[0], trees[-1]
+    paths = [p for p in first.keys() | other.keys() if first.get(p) != other.get(p)]
+    shown = [f"{path}: {first.get(path)} and {other.get(path)}" for path in sorted(paths)[:3]]
+    return f"{len(first)} and {len(other)} entries, {len(paths)} differ: {'; '.join(shown)}"
+
+
+@pytest.fixture
+def new_fleet(new_server: Callable[..., KvServer]) -> Iterator[Callable[..., Fleet]]:
+    """Returns fleets of servers that are not started yet; their writers end with the test."""
+    made: list[Fleet] = []
+
+    def new(*names: str) -> Fleet:
+        made.append(Fleet([new_server(name, node=name) for name in names]))
+        return made[-1]
+
+    yield new
+    for fleet in made:
+        fleet.end_writing()
