@@ -19,7 +19,7 @@ demo: ## start an agent with simulated sensors and show it working
 	.venv/bin/kv demo
 
 test: ## run all tests, linters and type checker included
-	@bash .ci/prepare mosquitto owserver openssl
+	@bash .ci/prepare mosquitto nats-server owserver openssl
 	$(PYTHON_IN_VENV) -m pytest
 
 test-fast: ## run the tests that start no process and are quick

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,6 +169,10 @@ class KvServer:
         """Return how often it was connected to a broker, in all its lives."""
         return self.log().count(": connected (connection ")
 
+    def broker_port(self) -> int:
+        """Return the port of the broker that it was connected to last."""
+        return int(re.findall(r"broker \S+:(\d+): connected", self.log())[-1])
+
     def tree(self) -> dict[str, object]:
         """Return all there is by path: value, chain and tock."""
         with self.connect() as client:
@@ -314,14 +319,14 @@ class Writer(threading.Thread):
         tocks: The newest acknowledged tock of each shared path.
     """
 
-    _PAUSE_S = 0.004
     _SHARED = 20
 
-    def __init__(self, server: KvServer) -> None:
+    def __init__(self, server: KvServer, pause_s: float) -> None:
         super().__init__(daemon=True)
         self.expected: dict[str, object] = {}
         self.tocks: dict[str, int] = {}
         self._server = server
+        self._pause_s = pause_s
         self._is_to_end = threading.Event()
         self._number = 0
         self._life = f"w{id(self)}"
@@ -334,7 +339,7 @@ class Writer(threading.Thread):
 
     def _write_until_it_breaks(self) -> None:
         with connect([self._server.address], timeout_s=PATIENCE_S) as client:
-            while not self._is_to_end.wait(self._PAUSE_S):
+            while not self._is_to_end.wait(self._pause_s):
                 self._number += 1
                 self._write(client, self._number)
 
@@ -371,9 +376,9 @@ class Fleet:
         self.servers = servers
         self._writers: list[Writer] = []
 
-    def write_on(self) -> None:
-        """Begin to write to all of them."""
-        writers = [Writer(server) for server in self.servers]
+    def write_on(self, *, pause_s: float = 0.004) -> None:
+        """Begin to write to all of them, with so many seconds between two writes of each."""
+        writers = [Writer(server, pause_s) for server in self.servers]
         self._writers += writers
         for writer in writers:
             writer.start()

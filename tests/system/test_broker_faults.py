@@ -1,4 +1,4 @@
-"""Servers, brokers and servers die under load: trees become equal, and what was answered is kept."""
+"""Brokers and servers die under load: trees become equal, and what was answered is kept."""
 
 from __future__ import annotations
 
