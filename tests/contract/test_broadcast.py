@@ -165,9 +165,10 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class MqttWorld:
     """A real broker; its clients end with the test."""
 
-    def __init__(self, broker: Mosquitto, version: MqttVersion) -> None:
+    def __init__(self, broker: Mosquitto, version: MqttVersion, qos: int) -> None:
         self._broker = broker
         self._version = version
+        self._qos = qos
         self._relays: dict[Broadcast, Relay] = {}
         self._runs: list[tuple[Broadcast, asyncio.Task[None]]] = []
 
@@ -177,7 +178,7 @@ class MqttWorld:
         recorder = Recorder()
         relay = Relay(self._broker)
         port = await relay.listen() if is_cuttable else self._broker.port
-        settings = MqttSettings(self._broker.host, port, version=self._version)
+        settings = MqttSettings(self._broker.host, port, version=self._version, qos=self._qos)
         member = participant(name, recorder, filters)
         broadcast = MqttBroadcast(settings, member, random.Random(SEED))
         self._runs.append((broadcast, asyncio.create_task(broadcast.run())))
@@ -213,8 +214,9 @@ class MqttWorld:
 @pytest.fixture(
     params=[
         "loopback",
-        pytest.param(MqttVersion.V311, marks=[pytest.mark.system, pytest.mark.slow]),
-        pytest.param(MqttVersion.V5, marks=[pytest.mark.system, pytest.mark.slow]),
+        pytest.param((MqttVersion.V311, 1), marks=[pytest.mark.system, pytest.mark.slow]),
+        pytest.param((MqttVersion.V311, 0), marks=[pytest.mark.system, pytest.mark.slow]),
+        pytest.param((MqttVersion.V5, 1), marks=[pytest.mark.system, pytest.mark.slow]),
     ],
     ids=str,
 )
@@ -224,7 +226,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield LoopbackWorld()
         return
     with mosquitto(tmp_path) as broker:
-        mqtt_world = MqttWorld(broker, request.param)
+        mqtt_world = MqttWorld(broker, *request.param)
         yield mqtt_world
         await mqtt_world.close()
 
@@ -361,7 +363,7 @@ async def test_who_leaves_while_being_told_hears_nothing_more(world: World) -> N
     for _ in range(50):
         b.publish("net/d", b"x")
     b.publish("net/p/b", b"end")
-    await world.until(lambda: bool(heard_by_b.heard))
+    await world.until(lambda: bool(heard_by_a.heard and heard_by_b.heard))
     assert heard_by_a.heard == [("net/d", b"x")]
 
 

@@ -167,6 +167,7 @@ def network_settings(settings: Settings) -> dict[str, Any]:
             ca_file=told.mqtt_ca_file,
             certificate_file=told.mqtt_certificate_file,
             key_file=told.mqtt_key_file,
+            qos=told.mqtt_qos,
         ),
         "root": told.root or "",
         "key": key,

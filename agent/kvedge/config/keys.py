@@ -107,6 +107,12 @@ def _brokers(value: object) -> str:
     raise ValueError("must look like mqtt://HOST:PORT or mqtts://HOST:PORT")
 
 
+def _qos(value: object) -> int:
+    if type(value) is int and value in (0, 1):
+        return value
+    raise ValueError("must be 0 or 1")
+
+
 def _address(value: object) -> str:
     text = _text(value)
     try:
@@ -138,6 +144,7 @@ WORD = Kind("letters, digits, `_` and `-`", _word)
 NODE = Kind("letters, digits, `_` and `-`", _node_name)
 TOPIC = Kind("words of letters, digits, `_` and `-` with `/` between them", _topic)
 BROKERS = Kind("`mqtt://HOST:PORT` or `mqtts://HOST:PORT`, or some, by commas", _brokers)
+QOS = Kind("0 or 1", _qos)
 ADDRESSES = Kind("a list of `unix:PATH` and `HOST:PORT`", _addresses)
 PORT = Kind("a number from 1 to 65535", port_number)
 
@@ -234,6 +241,15 @@ _ALL = (
         meaning="The private key of that certificate, in PEM.",
         effect="Without it the key is looked for in the certificate's file.",
         example='"/etc/kvedge/node.key"',
+    ),
+    Key(
+        "server.mqtt.qos",
+        QOS,
+        default="1",
+        meaning="Whether the broker acknowledges each message (1) or not (0).",
+        effect="Nothing depends on it but speed. With 1 a node sees how fast the broker is. A NATS "
+        "cluster stores each message on most of its nodes before it does: use 0 there.",
+        example="0",
     ),
     Key(
         "server.root",

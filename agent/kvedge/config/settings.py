@@ -53,6 +53,7 @@ class ServerSettings:
     mqtt_ca_file: str | None = None
     mqtt_certificate_file: str | None = None
     mqtt_key_file: str | None = None
+    mqtt_qos: int = 1
     root: str | None = None
 
 

@@ -2,9 +2,10 @@
 
 The sessions are clean and nothing is retained: what a broker keeps for an absent client it loses
 sooner or later (mosquitto keeps the first 1000 messages, and none when it is killed).  Messages go
-out with QoS 1 not for its promise, but because the acknowledgements tell how fast the broker is.
-They come in with QoS 0: whoever sits above repairs a loss, and a broker that awaits a slow
-reader's acknowledgement helps nobody.
+out with QoS 1 not for its promise, but because the acknowledgements tell how fast the broker is;
+where that costs too much (a NATS cluster agrees upon each message first) QoS 0 does as well.  They
+come in with QoS 0: whoever sits above repairs a loss, and a broker that awaits a slow reader's
+acknowledgement helps nobody.
 
 What comes in is handed on at once, from paho's callback.  aiomqtt's own way, a queue and a task for
 each message, takes as long as the broker does.
@@ -63,7 +64,6 @@ log = logging.getLogger(__name__)
 _library_log = log.getChild("library")
 _library_log.setLevel(logging.CRITICAL)
 
-_QOS = 1
 _QOS_IN = 0
 _HEADER_MAX_BYTES = 1024  # of a PUBLISH packet, beside its payload
 _LEAVE_MAX_S = 1.0  # for the farewell, and as much for the goodbye
@@ -292,7 +292,7 @@ class MqttBroadcast:
             # It is only ever called; a class could not tell its queue to us.
             queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", lambda **_: self._incoming),
             protocol=aiomqtt.ProtocolVersion.V5 if is_v5 else aiomqtt.ProtocolVersion.V311,
-            will=_will(self._participant.will, self._number),
+            will=_will(self._participant.will, self._number, settings.qos),
             clean_session=None if is_v5 else True,
             timeout=settings.connect_timeout_s,
             keepalive=settings.keepalive_s,
@@ -326,7 +326,9 @@ class MqttBroadcast:
         farewell = self._participant.farewell
         last = list(self._outgoing.backlog.take_all())
         last += [farewell(self._number)] if farewell else []
-        sent = [client.publish(message.topic, message.payload, _QOS) for message in last]
+        sent = [
+            client.publish(message.topic, message.payload, self._settings.qos) for message in last
+        ]
         await asyncio.gather(*sent, return_exceptions=True)
 
     # --- in a connection -----------------------------------------------------------------------
@@ -354,7 +356,7 @@ class MqttBroadcast:
         """
         while True:
             message = await self._outgoing.get()
-            await client.publish(message.topic, message.payload, _QOS)
+            await client.publish(message.topic, message.payload, self._settings.qos)
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         for waiting in self._incoming.backlog.take_all():
@@ -403,11 +405,11 @@ async def _cut_off(client: aiomqtt.Client) -> None:
             pass
 
 
-def _will(parting: Parting | None, number: int) -> aiomqtt.Will | None:
+def _will(parting: Parting | None, number: int, qos: int) -> aiomqtt.Will | None:
     if parting is None:
         return None
     message = parting(number)
-    return aiomqtt.Will(message.topic, message.payload, _QOS)
+    return aiomqtt.Will(message.topic, message.payload, qos)
 
 
 def _size_limit() -> Properties:

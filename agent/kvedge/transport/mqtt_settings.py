@@ -37,6 +37,8 @@ class MqttSettings:
         certificate_file: Our own certificate, for brokers that ask for it.
         key_file: Its key.  None: it is in the same file.
         version: Of MQTT.
+        qos: 1: the broker acknowledges each message, so we see how fast it is and how many are
+            under way.  0: it does not, which is right where it would store each of them first.
         keepalive_s: A broker that is silent for twice as long is given up; it gives us up after
             1.5 times.  Higher: fewer packets on an idle network, a dead board is noticed later.
         connect_timeout_s: For the broker's name to be looked up and its port to answer.  Higher:
@@ -59,6 +61,7 @@ class MqttSettings:
     certificate_file: str | None = None
     key_file: str | None = None
     version: MqttVersion = MqttVersion.V311
+    qos: int = 1
     keepalive_s: int = 5
     connect_timeout_s: float = 3.0
     answer_timeout_s: float = 8.0
@@ -76,6 +79,7 @@ class MqttSettings:
         certificate_file: str | None = None,
         key_file: str | None = None,
         version: MqttVersion = MqttVersion.V311,
+        qos: int = 1,
     ) -> MqttSettings:
         """Return settings for `mqtt://USER:PASSWORD@HOST:PORT` or, with TLS, `mqtts://…`.
 
@@ -87,6 +91,7 @@ class MqttSettings:
             certificate_file: As the attribute; only with TLS.
             key_file: As the attribute; only with TLS.
             version: As the attribute.
+            qos: As the attribute.
 
         Raises:
             BadSetting: The URI is none, or the file of the password cannot be read.
@@ -99,6 +104,7 @@ class MqttSettings:
                 certificate_file=certificate_file,
                 key_file=key_file,
                 version=version,
+                qos=qos,
             )
             for one in uri.split(",")
         )
@@ -114,6 +120,7 @@ class MqttSettings:
         certificate_file: str | None,
         key_file: str | None,
         version: MqttVersion,
+        qos: int,
     ) -> MqttSettings:
         try:
             parts = urlsplit(uri)
@@ -138,6 +145,7 @@ class MqttSettings:
             certificate_file=certificate_file,
             key_file=key_file,
             version=version,
+            qos=qos,
         )
 
     @property

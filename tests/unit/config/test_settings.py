@@ -163,6 +163,8 @@ def test_host_and_socket_of_one_source_stand_together(file: Path) -> None:
         ("[server]\nlisten = [5]", 2, "must be text"),
         ('[server]\nmqtt.uri = "broker"', 2, "must look like mqtt://HOST:PORT"),
         ('[server]\nmqtt.uri = "mqtt://a,b"', 2, "must look like mqtt://HOST:PORT"),
+        ("[server]\nmqtt.qos = 2", 2, "must be 0 or 1, not 2"),
+        ("[server]\nmqtt.qos = true", 2, "must be 0 or 1"),
         ('[server]\nroot = "a//b"', 2, "with '/' between them"),
         ("[connect]\nport = 70000", 2, "must be a number from 1 to 65535, not 70000"),
         ("[connect]\nport = true", 2, "from 1 to 65535"),

@@ -42,11 +42,11 @@ def test_nodes_of_a_cluster_are_separated_by_commas(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("x")
     uri = "mqtts://joe@a,mqtts://joe@b:1, mqtts://c"
-    settings = MqttSettings.from_uri(uri, password_file=str(file), ca_file="ca.pem")
+    settings = MqttSettings.from_uri(uri, password_file=str(file), ca_file="ca.pem", qos=0)
     assert [each.endpoint for each in settings.all] == ["a:8883", "b:1", "c:8883"]
     assert [each.user for each in settings.all] == ["joe", "joe", None]
     assert {each.password for each in settings.all} == {"x"}
-    assert {each.ca_file for each in settings.all} == {"ca.pem"}
+    assert {(each.ca_file, each.qos) for each in settings.all} == {("ca.pem", 0)}
     assert MqttSettings.from_uri("mqtt://h").others == ()
 
 
