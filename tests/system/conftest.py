@@ -169,6 +169,11 @@ class KvServer:
         """Return how often it was connected to a broker, in all its lives."""
         return self.log().count(": connected (connection ")
 
+    def is_connected(self) -> bool:
+        """Tell whether what it said last of its broker is that there is a connection."""
+        log = self.log()
+        return log.rfind(": connected (connection ") > log.rfind(": no connection: ")
+
     def broker_port(self) -> int:
         """Return the port of the broker that it was connected to last."""
         return int(re.findall(r"broker \S+:(\d+): connected", self.log())[-1])
@@ -393,10 +398,16 @@ class Fleet:
     def wait_connected(self, since: Sequence[int] = (), *, within_s: float = PATIENCE_S) -> None:
         """Wait until each is connected; where earlier counts are given, anew since then."""
         counts = since or [0] * len(self.servers)
-        assert until(
-            lambda: all(now > was for now, was in zip(self.connections(), counts, strict=True)),
-            within_s=within_s,
-        ), "\n\n".join(server.log()[-1000:] for server in self.servers)
+
+        def are_connected() -> bool:
+            return all(
+                server.is_connected() and server.connections() > count
+                for server, count in zip(self.servers, counts, strict=True)
+            )
+
+        assert until(are_connected, within_s=within_s), "\n\n".join(
+            server.log()[-1000:] for server in self.servers
+        )
 
     def check_equal(self, *, within_s: float = EQUAL_MAX_S) -> float:
         """See that trees become equal and nothing is lost; return after how long, in seconds."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 _POLL_S = 0.01
+_RUNNING = re.compile(r"mosquitto version \S+ running$", re.MULTILINE)
 _PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin"  # Debian's is in sbin
 
 
@@ -41,11 +43,19 @@ class Mosquitto:
     """
 
     def __init__(
-        self, directory: Path, *, port: int, lines: Sequence[str], users: Mapping[str, str]
+        self,
+        directory: Path,
+        *,
+        host: str,
+        port: int,
+        prefix: Sequence[str],
+        lines: Sequence[str],
+        users: Mapping[str, str],
     ) -> None:
-        self.host = _HOST
+        self.host = host
         self.port = port
-        self.uri = f"mqtt://{_HOST}:{port}"
+        self.uri = f"mqtt://{host}:{port}"
+        self._prefix = prefix
         self._directory = directory
         self._log = directory / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,16 +68,23 @@ class Mosquitto:
             NotConnected: It is not installed, its port is taken, or it does not come up.
         """
         assert self._process is None, "it runs already"
-        _free_port(self.port)
+        if not self._prefix:
+            _free_port(self.port)
+        lives = self._lives()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [_program("mosquitto"), "-c", str(self._directory / "mosquitto.conf")],
+                [
+                    *self._prefix,
+                    _program("mosquitto"),
+                    "-c",
+                    str(self._directory / "mosquitto.conf"),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         deadline_s = time.monotonic() + _START_TIMEOUT_S
-        while not self._answers():
+        while self._lives() == lives:
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 raise NotConnected(f"{self.host}:{self.port}", f"mosquitto says: {self.log()}")
             time.sleep(_POLL_S)
@@ -90,7 +107,7 @@ class Mosquitto:
 
     def log(self) -> str:
         """Return what it has said, of all its lives."""
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
@@ -108,12 +125,9 @@ class Mosquitto:
         assert self._process is not None, "it does not run"
         self._process.send_signal(number)
 
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection((self.host, self.port), 1.0).close()
-        except OSError:
-            return False
-        return True
+    def _lives(self) -> int:
+        """Return how often it has said that it listens."""
+        return len(_RUNNING.findall(self.log()))
 
     def _write_config(self, lines: Sequence[str], users: Mapping[str, str]) -> None:
         config = [
@@ -141,7 +155,9 @@ class Mosquitto:
 def mosquitto(
     directory: Path,
     *,
+    host: str = _HOST,
     port: int = 0,
+    prefix: Sequence[str] = (),
     lines: Sequence[str] = (),
     users: Mapping[str, str] | None = None,
 ) -> Iterator[Mosquitto]:
@@ -149,7 +165,9 @@ def mosquitto(
 
     Args:
         directory: For its files; made where it is missing.
-        port: TCP port; 0 picks a free one.
+        host: Address to listen at.
+        port: TCP port; 0 picks one that is free on 127.0.0.1.
+        prefix: Words in front of its command, to run it in another place.
         lines: Further lines of its configuration: TLS, access lists, limits.
         users: Passwords by user; None lets anybody in.
 
@@ -157,7 +175,14 @@ def mosquitto(
         NotConnected: It is not installed, its port is taken, or it does not come up.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    broker = Mosquitto(directory, port=port or _free_port(0), lines=lines, users=users or {})
+    broker = Mosquitto(
+        directory,
+        host=host,
+        port=port or _free_port(0),
+        prefix=prefix,
+        lines=lines,
+        users=users or {},
+    )
     try:
         broker.start()
         yield broker
