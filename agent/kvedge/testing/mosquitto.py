@@ -61,6 +61,12 @@ class Mosquitto:
         self._process: subprocess.Popen[bytes] | None = None
         self._write_config(lines, users)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it takes connections; it remembers nothing.
 
@@ -136,7 +142,7 @@ class Mosquitto:
             f"user {getpass.getuser()}",  # as root it would change to its own, who may not read
             "persistence false",
             "log_dest stderr",
-            "log_type all",
+            *([] if any(line.startswith("log_type") for line in lines) else ["log_type all"]),
             *lines,
         ]
         if users:
