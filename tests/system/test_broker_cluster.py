@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from kvedge.errors import NotConnected
 from kvedge.testing.nats import NatsCluster, nats_cluster
+from kvedge.transport.broadcast import Participant
+from kvedge.transport.mqtt import MqttBroadcast
+from kvedge.transport.mqtt_settings import MqttSettings
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 NAMES = ("one", "two", "three")
 PAUSE_S = 0.03  # each message goes through the stores of three nodes first
+POLL_S = 0.02
 RECONNECT_MAX_S = 30.0  # the cluster chooses new leaders first, which takes it some seconds
 
 
@@ -89,3 +96,54 @@ def test_cluster_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "n0").write_text("where a directory should be")
     with pytest.raises(NotConnected, match="nats-server says"), nats_cluster(tmp_path, size=1):
         pass
+
+
+# --- the page about it -------------------------------------------------------------------------
+
+
+class Recorder:
+    """Implements `Handler`: keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.is_connected = False
+
+    def connected(self, number: int) -> None:
+        self.is_connected = True
+
+    def disconnected(self, reason: str) -> None:
+        self.is_connected = False
+
+    def received(self, topic: str, payload: bytes) -> None:
+        self.heard.append(topic)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began_s + RECONNECT_MAX_S
+        await asyncio.sleep(POLL_S)
+
+
+async def test_access_list_of_the_page_lets_a_board_speak_for_itself(
+    tmp_path: Path, project_root: Path
+) -> None:
+    page = (project_root / "docs/howto/broker-cluster.md").read_text()
+    found = re.search(r"<!-- test: cluster nats access -->\n```\n(.*?)```", page, re.DOTALL)
+    assert found
+    with nats_cluster(tmp_path, size=1, lines=found[1]) as running:
+        uri = running.uri.replace("//", "//board1:PASSWORD1@")
+        recorder = Recorder()
+        filters = tuple(f"kvedge/{topic}" for topic in ("u/+", "p/+", "q/+", "d", "x"))
+        participant = Participant(recorder, filters)
+        settings = MqttSettings.from_uri(uri, qos=0)
+        broadcast = MqttBroadcast(settings, participant, Random(1))
+        run = asyncio.create_task(broadcast.run())
+        await until(lambda: recorder.is_connected)
+        allowed = ["kvedge/u/board1", "kvedge/p/board1", "kvedge/q/board2", "kvedge/d"]
+        for topic in ("kvedge/u/board2", "kvedge/p/board2", "kvedge/x", *allowed):
+            broadcast.publish(topic, b"")
+        await until(lambda: recorder.heard[-1:] == ["kvedge/d"])
+        assert recorder.heard == allowed
+        broadcast.close()
+        await run

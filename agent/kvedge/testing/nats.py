@@ -31,7 +31,7 @@ _POLL_S = 0.02
 _PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin"  # Debian's is in sbin
 
 _CONNECT = bytes.fromhex("100c00044d5154540402003c0000")  # MQTT 3.1.1, clean session, no name
-_ACCEPTED = bytes.fromhex("20020000")
+_ANSWERS = (bytes.fromhex("20020000"), bytes.fromhex("20020005"))  # welcome; who are you?
 
 _CONFIG = """\
 server_name: {name}
@@ -39,7 +39,8 @@ listen: "{host}:{client_port}"
 max_payload: 512K
 jetstream {{ store_dir: "{store}" }}
 mqtt {{ listen: "{host}:{port}" }}
-cluster {{ name: test, listen: "{host}:{route_port}", routes: [ {routes} ] }}
+{cluster}
+{lines}
 """
 
 
@@ -51,7 +52,9 @@ class NatsNode:
         uri: Where clients connect.
     """
 
-    def __init__(self, directory: Path, name: str, ports: Sequence[int], routes: str) -> None:
+    def __init__(
+        self, directory: Path, name: str, ports: Sequence[int], *, cluster: str, lines: str
+    ) -> None:
         self.port = ports[0]
         self.uri = f"mqtt://{_HOST}:{self.port}"
         self._log = directory / f"{name}.log"
@@ -63,9 +66,9 @@ class NatsNode:
                 host=_HOST,
                 port=ports[0],
                 client_port=ports[1],
-                route_port=ports[2],
                 store=directory / name,
-                routes=routes,
+                cluster=cluster,
+                lines=lines,
             )
         )
 
@@ -120,11 +123,11 @@ class NatsNode:
         self._process = None
 
     def _answers(self) -> bool:
-        """Tell whether a client would be let in, which the cluster has to agree upon."""
+        """Tell whether a client is answered, for which the cluster has to agree."""
         try:
             with socket.create_connection((_HOST, self.port), 2.0) as client:
                 client.sendall(_CONNECT)
-                return client.recv(len(_ACCEPTED)) == _ACCEPTED
+                return client.recv(len(_ANSWERS[0])) in _ANSWERS
         except OSError:
             return False
 
@@ -136,12 +139,18 @@ class NatsCluster:
         nodes: The servers.
     """
 
-    def __init__(self, directory: Path, size: int) -> None:
+    def __init__(self, directory: Path, *, size: int, lines: str) -> None:
         ports = _free_ports(3 * size)
         each = [ports[3 * number : 3 * number + 3] for number in range(size)]
-        routes = ", ".join(f'"nats-route://{_HOST}:{route_port}"' for *_, route_port in each)
+        routes = ", ".join(f'"nats-route://{_HOST}:{route}"' for *_, route in each)
+
+        def cluster(route: int) -> str:
+            listen = f'listen: "{_HOST}:{route}"'
+            return f"cluster {{ name: test, {listen}, routes: [ {routes} ] }}" if size > 1 else ""
+
         self.nodes = [
-            NatsNode(directory, f"n{number}", own, routes) for number, own in enumerate(each)
+            NatsNode(directory, f"n{number}", own, cluster=cluster(own[2]), lines=lines)
+            for number, own in enumerate(each)
         ]
 
     @property
@@ -151,18 +160,19 @@ class NatsCluster:
 
 
 @contextmanager
-def nats_cluster(directory: Path, *, size: int = 3) -> Iterator[NatsCluster]:
+def nats_cluster(directory: Path, *, size: int = 3, lines: str = "") -> Iterator[NatsCluster]:
     """Run a cluster while the block lasts; it takes some seconds to agree upon itself.
 
     Args:
         directory: For its files; made where it is missing.
         size: How many nodes; a majority has to run.
+        lines: More for the configuration of each.
 
     Raises:
         NotConnected: It is not installed, or does not come up.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    cluster = NatsCluster(directory, size)
+    cluster = NatsCluster(directory, size=size, lines=lines)
     with ExitStack() as stack:
         for node in cluster.nodes:
             stack.callback(node.kill)  # it has nothing to lose
