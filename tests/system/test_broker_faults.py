@@ -1,4 +1,4 @@
-"""Brokers and servers die under load: trees become equal, and what was answered is kept."""
+"""Servers and brokers die under load: trees become equal, and what was answered is kept."""
 
 from __future__ import annotations
 

@@ -478,6 +478,19 @@ async def test_defect_of_a_handler_ends_it(settings: MqttSettings) -> None:
     assert caught.group_contains(ZeroDivisionError)
 
 
+async def test_socket_that_is_closed_at_once_is_not_watched(settings: MqttSettings) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    client = member(settings, Recorder())._new_client()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        client._on_socket_register_write(client._client, None, ours)
+        ours.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert complaints == []
+
+
 # --- a cluster ---------------------------------------------------------------------------------
 
 
