@@ -121,6 +121,21 @@ class ChainMismatch(ConflictError):
         self.found = found
 
 
+class FencedOff(ConflictError):
+    """A job wrote under a right that has passed to somebody else."""
+
+    code = "fenced"
+    fields = ("job", "fence", "known")
+
+    def __init__(self, job: str, *, fence: int, known: int) -> None:
+        super().__init__(
+            f"the job {job} may not write any more: its fence {fence} is below {known}"
+        )
+        self.job = job
+        self.fence = fence
+        self.known = known
+
+
 class EntryAbsent(ConflictError, KeyError):
     """There is no value where one was needed."""
 

@@ -145,6 +145,7 @@ class Client:
         nchain: int = 1,
         idem: bool = False,
         relaxed: bool = False,
+        fence: tuple[str, int] | None = None,
     ) -> Result:
         """Store a value.
 
@@ -158,6 +159,7 @@ class Client:
             nchain: How many links of the new chain to return.
             idem: Do nothing where the value is there already.
             relaxed: Answer before the record is safe on disk.
+            fence: The right of a job, as (job, number); refused where a higher one is known.
 
         Raises:
             ChainMismatch: The entry has changed.
@@ -165,7 +167,14 @@ class Client:
             StorageError: The server's disk refuses.
         """
         fields = write_fields(
-            path, value=value, chain=chain, prev=prev, nchain=nchain, idem=idem, relaxed=relaxed
+            path,
+            value=value,
+            chain=chain,
+            prev=prev,
+            nchain=nchain,
+            idem=idem,
+            relaxed=relaxed,
+            fence=fence,
         )
         return await self.request("set_value", fields)
 

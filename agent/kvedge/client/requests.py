@@ -29,6 +29,7 @@ def write_fields(
     nchain: int = 0,
     idem: bool = False,
     relaxed: bool = False,
+    fence: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a set or delete.
 
@@ -47,6 +48,8 @@ def write_fields(
         fields["idem"] = True
     if relaxed:
         fields["relaxed"] = True
+    if fence is not None:
+        fields["fence"] = fence
     return fields
 
 

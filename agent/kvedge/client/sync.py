@@ -81,6 +81,7 @@ class SyncClient:
         nchain: int = 0,
         idem: bool = False,
         relaxed: bool = False,
+        fence: tuple[str, int] | None = None,
     ) -> Result:
         """Store a value.
 
@@ -92,6 +93,7 @@ class SyncClient:
             nchain: How many links of the new chain to return.
             idem: Do nothing where the value is there already.
             relaxed: Answer before the record is safe on disk.
+            fence: The right of a job, as (job, number); refused where a higher one is known.
 
         Raises:
             ChainMismatch: The entry has changed.
@@ -99,7 +101,14 @@ class SyncClient:
             StorageError: The server's disk refuses.
         """
         fields = write_fields(
-            path, value=value, chain=chain, prev=prev, nchain=nchain, idem=idem, relaxed=relaxed
+            path,
+            value=value,
+            chain=chain,
+            prev=prev,
+            nchain=nchain,
+            idem=idem,
+            relaxed=relaxed,
+            fence=fence,
         )
         return self.request("set_value", fields)
 

@@ -1,8 +1,8 @@
 """Records and vectors as servers send them to each other: the bodies of sealed messages.
 
     writers   [[node, incarnation, base], ...]                 what the numbers below stand for
-    record    [key, tock, [writer, tick, writer, tick, ...]]   and the packed value as a fourth
-                                                               part, unless it is a tombstone
+    record    [key, tock, [writer, tick, writer, tick, ...], packed value or nil, fence]
+    fence     [job, number]                                    mostly left out
     vector    [[writer, first, last, first, last, ...], ..., [node, generation], ...]
 
 The last rows of a vector name the generation of a node below which all counts as seen.
@@ -23,7 +23,7 @@ from typing import Any
 
 from kvedge import limits
 from kvedge.errors import RemoteProtocolError
-from kvedge.model.entry import TICK_MAX
+from kvedge.model.entry import JOB_MAX_BYTES, TICK_MAX, Fence
 from kvedge.model.path import elements_of, key_of
 from kvedge.model.stamp import TOCK_MAX, Dot, Rid
 from kvedge.model.value import MISSING, Missing, decode, pack, packb
@@ -45,12 +45,14 @@ class Carried:
         tock: When.
         chain: By which changes, newest first; never empty.
         value: The packed value, MISSING for a tombstone.
+        fence: Under which right it was written; None mostly.
     """
 
     key: bytes
     tock: int
     chain: tuple[Dot, ...]
     value: bytes | Missing
+    fence: Fence | None = None
 
     @property
     def dot(self) -> Dot:
@@ -90,9 +92,10 @@ def record_parts(record: Carried, writers: Writers, bases: Bases) -> tuple[Any, 
     links: list[int] = []
     for dot in record.chain:
         links += (writers.number(dot.rid, bases(dot.rid)), dot.tick)
-    if record.value is MISSING:
-        return record.key, record.tock, links
-    return record.key, record.tock, links, record.value
+    value = None if record.value is MISSING else record.value
+    if record.fence is None:
+        return record.key, record.tock, links, value
+    return record.key, record.tock, links, value, record.fence
 
 
 def vector_parts(vector: Vector, writers: Writers, bases: Bases) -> list[tuple[Any, ...]]:
@@ -176,13 +179,24 @@ def read_records(given: Any, writers: list[tuple[Rid, int]]) -> list[Carried]:
 
 
 def _read_record(parts: Any, writers: list[tuple[Rid, int]]) -> Carried:
-    _require(isinstance(parts, tuple) and len(parts) >= 3, "a record")
-    key, tock, links = parts[:3]
-    value = parts[3] if len(parts) > 3 else MISSING
+    _require(isinstance(parts, tuple) and len(parts) >= 4, "a record")
+    key, tock, links, value = parts[:4]
     _require(isinstance(key, bytes) and _is_key(key), "a record's path")
     _require(_is_number(tock, TOCK_MAX), "a record's tock")
-    _require(value is MISSING or (isinstance(value, bytes) and _is_value(value)), "a value")
-    return Carried(key, tock, _read_chain(links, writers), value)
+    _require(value is None or (isinstance(value, bytes) and _is_value(value)), "a value")
+    fence = _read_fence(parts[4]) if len(parts) > 4 else None
+    chain = _read_chain(links, writers)
+    return Carried(key, tock, chain, MISSING if value is None else value, fence)
+
+
+def _read_fence(given: Any) -> Fence | None:
+    if given is None:
+        return None
+    _require(isinstance(given, tuple) and len(given) >= 2, "a fence")
+    job, number = given[:2]
+    _require(isinstance(job, str) and 0 < len(job.encode()) <= JOB_MAX_BYTES, "a fence's job")
+    _require(_is_number(number, TOCK_MAX), "a fence's number")
+    return Fence(job, number)
 
 
 def _read_chain(links: Any, writers: list[tuple[Rid, int]]) -> tuple[Dot, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, get_args, get_type_hints
 
 from kvedge.errors import BadRequest
+from kvedge.model.entry import JOB_MAX_BYTES, Fence
 from kvedge.model.path import SYSTEM, elements_of, key_of
 from kvedge.model.value import MISSING, Malformed, Missing, pack, unpack, wire_path
 from kvedge.protocol.codec import chain_head, is_number, is_text
@@ -61,9 +62,20 @@ def _texts(given: Any) -> tuple[str, ...]:
     return given
 
 
+def _fence(given: Any) -> Fence | None:
+    if given is None:
+        return None
+    if isinstance(given, tuple) and len(given) == 2:
+        job, number = given
+        if is_text(job) and is_number(number) and 0 < len(job.encode()) <= JOB_MAX_BYTES:
+            return Fence(job, number)
+    raise ValueError(f"is a pair: a job's name of at most {JOB_MAX_BYTES} bytes, and a number")
+
+
 PathKey = Annotated[bytes, wire_path]
 Packed = Annotated[bytes, pack]
 Head = Annotated[tuple[str, int] | None, chain_head]
+Right = Annotated[Fence | None, _fence]
 Count = Annotated[int, _count]
 Depth = Annotated[int, _depth]
 Flag = Annotated[bool, _flag]
@@ -89,7 +101,8 @@ class SetValue:
     """`set_value`: store; with `chain` or `prev` only where the entry is still that one.
 
     `chain` is the newest link as (node, shown tick), None where the place must be empty.
-    `relaxed` answers when the record is with the disk, not on it.
+    `relaxed` answers when the record is with the disk, not on it.  `fence` is the right of a job,
+    as (job, number): the write is refused where a higher one is known.
     """
 
     path: PathKey
@@ -99,6 +112,7 @@ class SetValue:
     nchain: Count = 1
     idem: Flag = False
     relaxed: Flag = False
+    fence: Right = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,7 @@ class DeleteValue:
     chain: Head | Missing = MISSING
     prev: Packed | Missing = MISSING
     nchain: Count = 1
+    fence: Right = None
 
 
 @dataclass(frozen=True, slots=True)

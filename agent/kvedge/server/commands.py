@@ -26,6 +26,7 @@ from kvedge.model.path import Path
 from kvedge.model.value import MISSING, Missing, packb, same, unpack
 from kvedge.protocol import messages as asked
 from kvedge.protocol.codec import PathShortener, packed_map, shown_chain, value_reply
+from kvedge.server.fences import register_key
 from kvedge.server.standing import alone
 from kvedge.server.state import StateReport
 from kvedge.server.store import Pending, Store
@@ -33,6 +34,7 @@ from kvedge.server.streams import CHUNK, TreeStream, Watch
 from kvedge.server.traffic import Traffic
 
 if TYPE_CHECKING:
+    from kvedge.server.fences import Fences
     from kvedge.server.homes import Homes
     from kvedge.server.network import Network
 
@@ -53,6 +55,10 @@ class Caller(Protocol):
     @property
     def window(self) -> int:
         """How many items of a stream the client takes without acknowledging; 0 for any."""
+
+    @property
+    def fences(self) -> Fences:
+        """The highest fence of each job."""
 
     @property
     def homes(self) -> Homes | None:
@@ -344,7 +350,17 @@ def _write(
             raw = [] if previous is MISSING else [("prev", previous)]
         caller.answer_packed(packed_map(fields, raw))
 
-    pending = store.write(request.path, value, wall_ms=caller.wall_ms(), relaxed=relaxed, done=done)
+    wall_ms, fence = caller.wall_ms(), request.fence
+    if fence is not None and caller.fences.check(fence):
+        number = packb(fence.number)
+        store.write(register_key(fence.job), number, wall_ms=wall_ms, relaxed=False, done=_ignore)
+    pending = store.write(
+        request.path, value, wall_ms=wall_ms, relaxed=relaxed, done=done, fence=fence
+    )
+
+
+def _ignore(_: AgentError | None) -> None:
+    """Stand for nobody who waits."""
 
 
 def delete_tree(caller: Caller, seq: int, request: asked.DeleteTree) -> None:

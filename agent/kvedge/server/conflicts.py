@@ -4,13 +4,16 @@ Two boards that are apart may change one entry each.  The merge keeps one of bot
 same everywhere (see `model.merge`), and no write is lost silently: the node that made the other
 one writes an entry `:.kv.conflict.NODE.TICK`, TICK being the lost change's as users see it.
 
-    {"path": [...], "kind": "concurrent" | "unsure", "lost": CHANGE, "won": CHANGE}
+    {"path": [...], "kind": "concurrent" | "unsure" | "fence", "lost": CHANGE, "won": CHANGE}
     CHANGE = {"node", "tick", "tock", "value"}     without value for a deletion;
                                                    with "cut": true where it was too large
 
 A winner knew the loser where its chain covers it, or where the author of one of its links had
 announced a vector with it before: a chain names five nodes, and forgets what was reaped.  Where
 a full chain leaves it open the kind is `unsure`.  Two equal values are no conflict.
+
+Kind `fence`: a job wrote here, in a split, under a fence below one that had been given already.
+Its write was not refused, and may be the entry that is held; `won` is the entry of the fence.
 """
 
 from __future__ import annotations
@@ -68,6 +71,24 @@ class Conflicts:
             "won": self._change(winner),
         }
         return (self._own / rids.shown(loser.dot)[1]).key, packb(value)
+
+    def of_fence(self, key: bytes, packed: bytes, register: bytes) -> tuple[bytes, bytes]:
+        """Return the record of a write of ours under a fence that was not the highest any more.
+
+        Args:
+            key: Where.
+            packed: The write.
+            register: The entry that holds the higher fence.
+        """
+        rids = self._store.rids
+        lost = unpack_entry(packed, rids)
+        value = {
+            "path": list(elements_of(key)),
+            "kind": "fence",
+            "lost": self._change(lost),
+            "won": self._change(unpack_entry(register, rids)),
+        }
+        return (self._own / rids.shown(lost.dot)[1]).key, packb(value)
 
     def _change(self, entry: Entry) -> dict[str, object]:
         node, tick = self._store.rids.shown(entry.dot)

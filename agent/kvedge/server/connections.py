@@ -20,6 +20,7 @@ from kvedge.server.streams import TreeStream, Watch
 from kvedge.server.traffic import Traffic
 
 if TYPE_CHECKING:
+    from kvedge.server.fences import Fences
     from kvedge.server.homes import Homes
     from kvedge.server.network import Network
     from kvedge.server.server import Server
@@ -149,6 +150,11 @@ class Connection:
     def network(self) -> Network | None:
         """The server's part among its peers; None where it works alone."""
         return self._server.network
+
+    @property
+    def fences(self) -> Fences:
+        """The highest fence of each job."""
+        return self._server.fences
 
     @property
     def homes(self) -> Homes | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from kvedge.model import entry as entries
 from kvedge.model import path as paths
+from kvedge.model import places
 from kvedge.model.path import SYSTEM
 from kvedge.model.value import unpack
 from kvedge.server.store import Store
 
-HOMES = (SYSTEM / "home").key
+HOMES = places.HOMES.key
 """Where their keys begin."""
 
 

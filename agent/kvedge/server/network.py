@@ -26,6 +26,7 @@ from kvedge import limits
 from kvedge.clock import Clock
 from kvedge.errors import AgentError, LimitExceeded, RemoteProtocolError, WriteRefused
 from kvedge.model import entry as entries
+from kvedge.model.places import FENCES
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, packb
 from kvedge.model.vector import Vector
@@ -57,6 +58,7 @@ from kvedge.protocol.presence import Event as PresenceEvent
 from kvedge.protocol.replication import Arrived, Copied, Differs, Event, Replication, Way
 from kvedge.protocol.trickle import Trickle
 from kvedge.server.conflicts import Conflicts
+from kvedge.server.fences import Fences
 from kvedge.server.guard import ClockGuard
 from kvedge.server.members import MEMBERS, member_entry, read_member
 from kvedge.server.peers import StoreShelf
@@ -119,6 +121,10 @@ class Host(Protocol):
 
     def later(self, call: Callable[[], None]) -> None:
         """Call back when others have had their turn."""
+
+    @property
+    def fences(self) -> Fences:
+        """The highest fence of each job."""
 
     def wall_ms(self) -> int | None:
         """Return unix milliseconds, None while the clock is not synchronised."""
@@ -249,8 +255,10 @@ class Network:
             self._sealer = Sealer(self.name, self._secret, rid)
             self._opener = Opener(self.name, self._secret, rid)
         self._replication = Replication(rid, self._shelf, self.members)
-        wall_ms = self._host.wall_ms
-        self._remote = RemoteWrites(rid, self._store, self._shelf, self.members, self, wall_ms)
+        host = self._host
+        self._remote = RemoteWrites(
+            rid, self._store, self._shelf, self.members, self, host.fences, host.wall_ms
+        )
 
     def begin(self, copied: Copied, saved: list[Saved]) -> None:
         """Go on in a new life, for which the store has begun anew, with a copy.
@@ -434,6 +442,8 @@ class Network:
         if write.has_won and write.key.startswith(MEMBERS):
             self._note_member(write.key, write.packed)
         self._remote.settled(write.packed)
+        if write.has_won and write.key.startswith(FENCES.key):
+            self._host.later(partial(self._note_fence, write.key, write.packed))
         if write.replaced is not None and (found := self._conflicts.of(write, self.members.kept)):
             self._host.later(partial(self._record_conflict, *found))
         if not write.is_own or self.members.has_left:
@@ -441,6 +451,18 @@ class Network:
         if not self._fresh:
             self._host.later(self._flush)
         self._fresh.append(self._shelf.carried(write.key, write.packed))
+
+    def _note_fence(self, key: bytes, packed: bytes) -> None:
+        """Record what we wrote too late; tell of a fence that is higher than what came."""
+        fences = self._host.fences
+        for place, late in fences.late_writes(key, packed):
+            self._record_conflict(*self._conflicts.of_fence(place, late, packed))
+        again = fences.to_tell_again(key, packed)
+        if again is not None:
+            wall_ms = self._host.wall_ms()
+            with suppress(WriteRefused):
+                number = packb(again.number)
+                self._store.write(key, number, wall_ms=wall_ms, relaxed=True, done=_ignore)
 
     def _record_conflict(self, key: bytes, value: bytes) -> None:
         """Write down that a change of ours has lost to one that did not know it."""

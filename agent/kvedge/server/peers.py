@@ -101,7 +101,8 @@ class StoreShelf:
     def carried(self, key: bytes, packed: bytes) -> Carried:
         """Return an entry in the form in which it travels."""
         chain = entries.chain_of(packed, self._store.rids)
-        return Carried(key, entries.tock_of(packed), chain, entries.value_of(packed))
+        tock, value = entries.tock_of(packed), entries.value_of(packed)
+        return Carried(key, tock, chain, value, entries.fence_of(packed))
 
     def lacking(
         self, vector: Vector, *, after: bytes | None, bytes_max: int

@@ -160,7 +160,7 @@ class _FileReader:
             self._into.lost += 1
             return
         if translated != links:
-            packed = entries.join(entries.tock_of(packed), translated, entries.value_of(packed))
+            packed = entries.with_links(packed, translated)
         self._merge(key, packed)
         number, tick = entries.link_parts(translated[0])
         self._ticks.setdefault(number, set()).add(tick)

@@ -28,6 +28,7 @@ from kvedge.protocol.forwarding import (
 )
 from kvedge.protocol.membership import Membership
 from kvedge.protocol.messages import DeleteValue, SetValue
+from kvedge.server.fences import Fences
 from kvedge.server.peers import StoreShelf
 from kvedge.server.store import Store
 
@@ -60,9 +61,14 @@ class Deputy:
     window = 0
 
     def __init__(
-        self, store: Store, wall_ms: Callable[[], int | None], done: Callable[[bytes], None]
+        self,
+        store: Store,
+        fences: Fences,
+        wall_ms: Callable[[], int | None],
+        done: Callable[[bytes], None],
     ) -> None:
         self.store = store
+        self.fences = fences
         self.wall_ms = wall_ms
         self._done = done
 
@@ -101,9 +107,11 @@ class RemoteWrites:
         shelf: StoreShelf,
         members: Membership,
         ways: Ways,
+        fences: Fences,
         wall_ms: Callable[[], int | None],
     ) -> None:
         self._store = store
+        self._fences = fences
         self._shelf = shelf
         self._members = members
         self._ways = ways
@@ -172,7 +180,7 @@ class RemoteWrites:
             body = answer(reply, record, self._shelf.base)
             self._ways.send(self._calls.answer(called, body))
 
-        self._ways.carry_out(request, Deputy(self._store, self._wall_ms, done))
+        self._ways.carry_out(request, Deputy(self._store, self._fences, self._wall_ms, done))
 
     def _answered(self, answered: Answered) -> None:
         waiting = self._waiting.pop(answered.number)

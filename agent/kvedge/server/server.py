@@ -19,12 +19,15 @@ from typing import Any
 from kvedge import limits
 from kvedge.clock import Clock
 from kvedge.errors import AgentError, BadSetting, StorageError
+from kvedge.model.entry import has_fence
+from kvedge.model.path import KEY_FIRST
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
 from kvedge.protocol.replication import Copied
 from kvedge.server.commands import carry_out
 from kvedge.server.connections import Connection
 from kvedge.server.dumps import NewEntry, apply_kept, load_dump, opened_dumps
+from kvedge.server.fences import Fences
 from kvedge.server.homes import HOMES, Homes
 from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
@@ -32,7 +35,7 @@ from kvedge.server.records import Loaded, seen_payloads, snapshot_payloads
 from kvedge.server.recovery import Saved, save
 from kvedge.server.remote import Deputy, Write
 from kvedge.server.settings import ServerSettings
-from kvedge.server.store import Store
+from kvedge.server.store import Pending, Store
 from kvedge.server.streams import Watchers
 from kvedge.server.upkeep import Upkeep
 from kvedge.storage.directory import check_name, mark_taken
@@ -63,6 +66,7 @@ class Server:
         addresses: Where it listens.
         network: The server's part among its peers; None where it works alone.
         homes: Which node writes what.
+        fences: The highest fence of each job.
         gave_way: Is set when this server has to end: another one has its name.
     """
 
@@ -72,6 +76,7 @@ class Server:
         self.addresses: list[str] = []
         self.network: Network | None = None
         self.homes = Homes(store)
+        self.fences = Fences(store)
         self.gave_way = asyncio.Event()
         self._log = log_
         self._clock = clock
@@ -136,14 +141,21 @@ class Server:
     def confirm(self, written_to: int, synced_to: int) -> None:
         """Make writes visible, tell watchers, answer."""
         for pending in self.store.confirm(written_to=written_to, synced_to=synced_to):
+            if pending.has_won:
+                self._note(pending)
             if self.network is not None:
                 self.network.settled(pending)
             if pending.has_won:
                 self.watchers.notify(pending.key, pending.packed)
-                if pending.key.startswith(HOMES):
-                    self.homes.note(pending.key, pending.packed)
             pending.done(None)
         self._release()
+
+    def _note(self, write: Pending) -> None:
+        """Take note of who may write what."""
+        if write.key[:1] == KEY_FIRST and write.key.startswith(HOMES):
+            self.homes.note(write.key, write.packed)
+        if write.key[:1] == KEY_FIRST or has_fence(write.packed):
+            self.fences.settled(write.key, write.packed)
 
     def refuse(self, first: int, error: AgentError) -> None:
         """Fail writes that surely did not happen."""
@@ -200,6 +212,7 @@ class Server:
         store.begin(rid, base, self._log.loaded, self._log)
         self._log.start(self, rid, base, self._clock)
         self.homes = Homes(store)
+        self.fences = Fences(store)
         network.begin(copied, saved)
 
     def carry_out(self, request: Write, deputy: Deputy) -> None:

@@ -188,6 +188,7 @@ class Store:
         relaxed: bool,
         done: Done,
         tock: int | None = None,
+        fence: entries.Fence | None = None,
     ) -> Pending:
         """Stamp a write and hand it to the log.
 
@@ -198,6 +199,7 @@ class Store:
             relaxed: Whether to be done as soon as the file has it.
             done: Called when it is visible, or has failed.
             tock: When it was made, for one that is loaded from elsewhere; None for now.
+            fence: Under which right it is made; the caller has checked it.
 
         Raises:
             WriteRefused: The tree is being replaced.
@@ -208,7 +210,7 @@ class Store:
         tock = self._next_tock(wall_ms) if tock is None else self._raised_to(tock)
         self._tick += 1
         link = entries.link(self._own_number(), self._tick)
-        packed = entries.join(tock, entries.extended_links(old, link, self.rids), value)
+        packed = entries.join(tock, entries.extended_links(old, link, self.rids), value, fence)
         # The first one is durable: who has heard of this life must find it again after a crash.
         is_begun = self.durable.last(self.rid) > 0
         quick = relaxed and is_begun and key not in self._newest and tock <= self._ceiling_safe
@@ -245,7 +247,7 @@ class Store:
         links = tuple(
             entries.link(self._number_of(dot.rid, bases), dot.tick) for dot in record.chain
         )
-        packed = entries.join(record.tock, links, record.value)
+        packed = entries.join(record.tock, links, record.value, record.fence)
         quick = record.tock <= self._ceiling_safe
         number = self._log.submit(record_payload(record.key, packed), durable=not quick)
         self._last = number

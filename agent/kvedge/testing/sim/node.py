@@ -13,6 +13,7 @@ from kvedge.model.value import Missing
 from kvedge.model.vector import Vector
 from kvedge.protocol.replication import Copied
 from kvedge.server.commands import carry_out
+from kvedge.server.fences import Fences
 from kvedge.server.logs import loaded_from
 from kvedge.server.network import Network, Pace
 from kvedge.server.records import preamble, rank_of, seen_payloads, snapshot_payloads
@@ -133,6 +134,7 @@ class Node:
         assert not self.is_honest or self.store.tock >= self.tock_shown, "the tock has fallen"
         self.tock_shown, self.is_honest = self.store.tock, True
         self._begin(journal, rid, self.store.preamble)
+        self.fences = Fences(self.store)
         self.network = Network(
             self.store,
             self,
@@ -271,6 +273,7 @@ class Node:
         self.writer = JournalWriter(journal, self.clock, self._done)
         self.store.begin(rid, 0, loaded_from(contents), self.writer)
         self._begin(journal, rid, self.store.preamble)
+        self.fences = Fences(self.store)
         self.network.begin(copied, saved)
         self.disk_soon()
 
@@ -311,6 +314,8 @@ class Node:
                 tell(report.uncertain.error)
         for pending in store.confirm(written_to=report.written_to, synced_to=report.synced_to):
             self._cluster.note(pending, store)
+            if pending.has_won:
+                self.fences.settled(pending.key, pending.packed)
             self.network.settled(pending)
             pending.done(None)
         self.tock_shown = max(self.tock_shown, store.tock)
