@@ -18,7 +18,6 @@ from dataclasses import asdict
 from typing import Any
 
 from kvedge.clock import SystemClock
-from kvedge.errors import NameTaken
 from kvedge.runner.main import RunnerSettings, run_process
 from kvedge.runner.processes import ForkServer, keep_running
 from kvedge.runner.waiting import one_error
@@ -107,10 +106,10 @@ async def _run(
             ]
         ready(server)
         manager.ready(f"node {settings.node}")
-        await _either(end, server.gave_way)
-        log.info("giving way" if server.gave_way.is_set() else "told to stop")
+        await _either(end, server.ended)
+        log.info("ending: %s", server.why) if server.why else log.info("told to stop")
         manager.stopping()
         for task in tasks:
             task.cancel()
-    if server.gave_way.is_set():
-        raise NameTaken(settings.node, settings.directory or "memory")
+    if server.why is not None:
+        raise server.why

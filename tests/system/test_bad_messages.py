@@ -32,7 +32,9 @@ Messages = list[tuple[str, bytes]]
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker of the test's own; it passes on whatever it is given."""
-    with mosquitto(tmp_path / "broker", lines=["log_type error"]) as running:
+    with mosquitto(
+        tmp_path / "broker", lines=["log_type error", "log_type information"]
+    ) as running:
         yield running
 
 
@@ -105,8 +107,17 @@ def peers(
 
 
 def held(server: Any) -> dict[str, object]:
+    """Return what users have stored."""
     with server.connect() as client:
-        return {str(item.path): item.value for item in client.get_tree(":")}
+        found = {str(item.path): item.value for item in client.get_tree(":")}
+    return {path: value for path, value in found.items() if not path.startswith(":.kv")}
+
+
+def faults(server: Any) -> list[str]:
+    """Return what a server has stored of what is wrong with messages it got."""
+    with server.connect() as client:
+        found = [item.value for item in client.get_tree(f":.kv.error.{server.node}")]
+    return [fault["message"] for fault in found if tuple(fault["path"])[-1] == "messages"]
 
 
 def write(server: Any, path: str, value: object) -> None:
@@ -236,6 +247,8 @@ def test_bad_messages_are_told_once_and_harm_nobody(peers: Peers, told: str) -> 
     for server in peers.servers:
         [line] = peers.told(server)
         assert told in line
+        if told != "too large":  # that is refused before anybody looks at it
+            assert until(lambda: any(told in fault for fault in faults(server))), faults(server)
 
 
 # --- more of it -------------------------------------------------------------------------------

@@ -145,7 +145,8 @@ class Board:
 
     def held(self) -> dict[str, object]:
         with self.server.connect() as client:
-            return {str(item.path): item.value for item in client.get_tree(":")}
+            found = {str(item.path): item.value for item in client.get_tree(":")}
+        return {path: value for path, value in found.items() if not path.startswith(":.kv")}
 
     def write(self, path: str, value: object, **conditions: Any) -> None:
         with self.server.connect() as client:

@@ -29,6 +29,10 @@ MESSAGES: list[tuple[AgentError, str]] = [
         errors.ChainMismatch("a.b", expected="n:7", found="n:8"),
         "a.b has changed: expected n:7, found n:8",
     ),
+    (
+        errors.FencedOff("job.a", fence=3, known=5),
+        "the job job.a may not write any more: its fence 3 is below 5",
+    ),
     (errors.EntryAbsent("a.b"), "No data at a.b"),
     (
         errors.SchemaViolation("a.b", schema="int", why="'x' is not a number"),
@@ -60,6 +64,10 @@ MESSAGES: list[tuple[AgentError, str]] = [
     ),
     (errors.WrongStore("/data", "it is of node b"), "/data cannot be used: it is of node b"),
     (errors.StoreLocked("/data", 77), "/data is in use by process 77; stop that one first"),
+    (
+        errors.NameTaken("b", "/data"),
+        "another server has taken over the name b from /data",
+    ),
     (errors.WriteRefused("disk full"), "writes are refused, nothing was changed: disk full"),
     (errors.WriteUncertain("I/O error"), "the write may have happened: I/O error"),
     (errors.JobFailed("job.a", "KeyError: 1"), "job.a failed: KeyError: 1"),
@@ -75,14 +83,15 @@ MESSAGES: list[tuple[AgentError, str]] = [
 # A family, and the built-in that a caller may catch instead.
 FAMILIES: list[tuple[type[AgentError], type[Exception], str]] = [
     (errors.UsageError, ValueError, "BadPath BadValue BadRequest BadSetting LimitExceeded"),
-    (errors.ConflictError, AgentError, "ChainMismatch EntryAbsent SchemaViolation"),
+    (errors.ConflictError, AgentError, "ChainMismatch FencedOff EntryAbsent SchemaViolation"),
     (errors.AccessError, PermissionError, "AuthRequired AuthFailed NotAllowed"),
     (errors.ProtocolError, AgentError, "LocalProtocolError RemoteProtocolError ServerFailure"),
     (errors.LinkError, ConnectionError, "NotConnected Disconnected TimedOut"),
     (
         errors.StorageError,
         OSError,
-        "JournalCorrupt BadDump SnapshotMissing WrongStore StoreLocked WriteRefused WriteUncertain",
+        "JournalCorrupt BadDump SnapshotMissing WrongStore StoreLocked NameTaken WriteRefused"
+        " WriteUncertain",
     ),
     (errors.JobError, AgentError, "JobFailed NotPlaced RunnerBusy"),
     (errors.DriverError, AgentError, "PortUnavailable PortBusy DeviceAbsent BadReading"),

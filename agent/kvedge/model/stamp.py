@@ -21,6 +21,9 @@ RANDOM_BITS = 40
 TOCK_COUNTER_BITS = 16
 TOCK_MAX = (1 << 63) - 1
 
+GENERATION_MAX = 1 << 22
+"""A node that starts each minute gets there in eight years; numbers beyond are nonsense."""
+
 
 class Rid(NamedTuple):
     """One life of a server process.  Orders by node name, then by age."""

@@ -25,14 +25,15 @@ from kvedge import limits
 from kvedge.errors import RemoteProtocolError
 from kvedge.model.entry import JOB_MAX_BYTES, TICK_MAX, Fence
 from kvedge.model.path import elements_of, key_of
-from kvedge.model.stamp import TOCK_MAX, Dot, Rid
+from kvedge.model.stamp import GENERATION_MAX, RANDOM_BITS, TOCK_MAX, Dot, Rid
 from kvedge.model.value import MISSING, Missing, decode, pack, packb
 from kvedge.model.vector import Vector
+from kvedge.protocol.codec import is_text
 
 Bases = Callable[[Rid], int]
 """Looks up what is added to the ticks of a rid to show them."""
 
-INCARNATION_MAX = (1 << 63) - 1
+INCARNATION_MAX = (GENERATION_MAX << RANDOM_BITS) - 1
 _NODE = re.compile(r"[A-Za-z0-9_-]{1,63}")  # as topics have them
 
 
@@ -155,7 +156,7 @@ def read_vector(given: Any, writers: list[tuple[Rid, int]]) -> Vector:
         _require(isinstance(parts, tuple) and len(parts) > 0, "a vector's row")
         if isinstance(parts[0], str):
             _require(len(parts) == 2 and _is_node(parts[0]), "a vector's floor")
-            _require(_is_number(parts[1], INCARNATION_MAX), "a vector's floor")
+            _require(_is_number(parts[1], GENERATION_MAX), "a vector's floor")
             floors[parts[0]] = parts[1]
             continue
         _require(len(parts) % 2 == 1, "a vector's row")
@@ -194,7 +195,7 @@ def _read_fence(given: Any) -> Fence | None:
         return None
     _require(isinstance(given, tuple) and len(given) >= 2, "a fence")
     job, number = given[:2]
-    _require(isinstance(job, str) and 0 < len(job.encode()) <= JOB_MAX_BYTES, "a fence's job")
+    _require(is_text(job) and 0 < len(job.encode()) <= JOB_MAX_BYTES, "a fence's job")
     _require(_is_number(number, TOCK_MAX), "a fence's number")
     return Fence(job, number)
 

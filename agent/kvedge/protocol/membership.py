@@ -38,7 +38,7 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from kvedge.errors import RemoteProtocolError
-from kvedge.model.stamp import Rid, generation_of
+from kvedge.model.stamp import GENERATION_MAX, Rid, generation_of
 from kvedge.model.value import packb
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import (
@@ -60,9 +60,6 @@ ANNOUNCE_AGAIN_S = 2.0
 
 SURE_AFTER_S = 5.0
 """Where nobody judges us for so long after a connect, we give what we have."""
-
-GENERATION_MAX = 1 << 22
-"""A node that starts each minute gets there in eight years; numbers beyond are nonsense."""
 
 EXPIRE_AFTER_S = 720 * 3600.0
 """A member of which nothing was heard for 30 days of our own running time is expired."""
@@ -357,7 +354,7 @@ class Membership:
         self.unheard_s.pop(node, None)
         known = self._valid(node)
         if known is not None and known.digest() == announced:
-            is_unsure = standing == Standing.UNSURE
+            is_unsure = standing == Standing.UNSURE and self.state(node) is State.MEMBER
             return [self._verdict(sender, Standing.GOOD, Vector())] if is_unsure else []
         is_known = self.state(node) is not State.UNKNOWN
         if not is_known or now < self._asked_s.get(node, _NEVER) + ANNOUNCE_AGAIN_S:
@@ -446,16 +443,15 @@ class Membership:
         proof = read_vector(parts[4], read_writers(parts[3]))
         if type(generation) is not int or not 0 <= generation < GENERATION_MAX:
             raise RemoteProtocolError("a server's message is wrong in the generation of a verdict")
+        if type(standing) is not int:
+            raise RemoteProtocolError("a server's message is wrong in the standing of a verdict")
         if incarnation != self._rid.incarnation or self.has_left:
             return []
         if standing == Standing.GOOD and self.standing is Standing.UNSURE:
             self.standing = Standing.GOOD
         is_outlived = generation >= generation_of(self._rid.incarnation)
-        is_bad = {
-            Standing.EXPIRED: True,
-            Standing.REGRESSED: is_outlived or not self._start.covers(proof),
-        }
-        if not is_bad.get(standing, False):
+        is_behind = is_outlived or not self._start.covers(proof)
+        if standing != Standing.EXPIRED and not (standing == Standing.REGRESSED and is_behind):
             return []
         self.generation_heard = max(self.generation_heard, generation)
         self.standing = Standing(standing)

@@ -58,6 +58,7 @@ from kvedge.protocol.presence import Event as PresenceEvent
 from kvedge.protocol.replication import Arrived, Copied, Differs, Event, Replication, Way
 from kvedge.protocol.trickle import Trickle
 from kvedge.server.conflicts import Conflicts
+from kvedge.server.faults import ServerFaults
 from kvedge.server.fences import Fences
 from kvedge.server.guard import ClockGuard
 from kvedge.server.members import MEMBERS, member_entry, read_member
@@ -198,6 +199,9 @@ class Network:
         self._guard = ClockGuard()
         self._pulled: Vector | None = None  # what the first peer had that was asked
         self._has_joined = False
+        self._whole: Copied | None = None  # a copy to begin the next life with
+        self._is_ending = False
+        self._unheard_told: set[str] = set()
         self._copy_s = 0.0  # when to take a whole copy, if one is needed
         self._told_s: dict[str, float] = {}  # whom we told that its clock is ahead
         self._doubles: dict[int, float] = {}  # since when another incarnation beats
@@ -224,6 +228,7 @@ class Network:
         store = self._store
         self._shelf = StoreShelf(store, self._guard)
         self._conflicts = Conflicts(store)
+        self._faults = ServerFaults(store, self._clock, self._host.wall_ms)
         self.members = Membership(
             store.rid,
             store.durable,
@@ -267,6 +272,7 @@ class Network:
             copied: What the tree is to hold.
             saved: What to write again where nothing has changed since.
         """
+        self._is_ending = False
         self._remote.end()
         kept, unheard_s = self.members.kept, self.members.unheard_s
         self._begin_life(kept, unheard_s)
@@ -276,6 +282,7 @@ class Network:
         self._saved, self._copied = saved, copied.seen
         self._trickle.restart(self._clock.boottime_s())
         log.warning("this board has begun anew with a copy of the network's tree")
+        self._host.later(partial(self._faults.resolve, "standing"))
 
     @property
     def seen(self) -> list[str]:
@@ -360,6 +367,8 @@ class Network:
 
     def received(self, topic: str, payload: bytes) -> None:
         """Take a message, if it is one for us."""
+        if self._is_ending:
+            return
         inner = topic.removeprefix(f"{self._root}/")
         opened = self._opener.open(inner, payload)
         self.taps.tell("in", inner, opened, size=len(payload), time_s=self._clock.wall_s())
@@ -381,9 +390,9 @@ class Network:
         self._quiet_until[cause] = now + limits.REFUSAL_TOLD_INTERVAL_S
         sender = f" of {refused.sender.node}" if refused.sender else ""
         count = self.refused[cause]
-        log.warning(
-            "refused a message%s: %s: %s (%d so far)", sender, cause.value, refused.detail, count
-        )
+        told = f"refused a message{sender}: {cause.value}: {refused.detail} ({count} so far)"
+        log.warning("%s", told)
+        self._fault("messages", told)
 
     def _take(self, opened: Opened) -> None:
         now = self._clock.boottime_s()
@@ -483,17 +492,28 @@ class Network:
         """Do what is due; return for how long to wait before the next call, in seconds."""
         now = self._clock.boottime_s()
         self._tell(self._presence.expire(now))
+        if self._is_ending:
+            return TICK_MAX_S
+        if self._whole is not None and not self._store.pending_count:
+            self._end_life(self._whole)
+            return TICK_MAX_S
         self._upkeep.tick(now)
         self._count_time(now)
         for record, bases in self._guard.due(self._host.wall_ms()) if len(self._guard) else ():
             self._store.take(record, bases)
+            if not len(self._guard):
+                self._host.later(partial(self._faults.resolve, "clock"))
         if self._saved:
             self._apply_saved()
         if self._pulled and not self._has_joined and self._store.seen.covers(self._pulled):
             self._has_joined = True
             self._host.joined()
-        if not self._connection:
-            return TICK_MAX_S
+        if self._connection:
+            self._speak(now)
+        return TICK_MAX_S
+
+    def _speak(self, now: float) -> None:
+        """Say what is due."""
         if now >= self._beat_s:
             self._beat_s = now + limits.BEAT_INTERVAL_S
             body = packb((self._connection, program_version()))
@@ -503,9 +523,9 @@ class Network:
             self.send(self._replication.digest())
         self._act(self._replication.expired(now))
         self._remote.tick(now)
-        if self.members.has_left and not self._replication.is_copying and now >= self._copy_s:
+        is_waiting = self._replication.is_copying or self._whole is not None
+        if self.members.has_left and not is_waiting and now >= self._copy_s:
             self._copy(now)
-        return TICK_MAX_S
 
     def _count_time(self, now: float) -> None:
         """Let running time pass; expire members of which nothing was heard for very long."""
@@ -516,8 +536,10 @@ class Network:
             why = f"not heard for {EXPIRE_AFTER_S / 3600:.0f} h"
             log.warning("member %s is expired: %s", node, why)
             self._write_member(node, Record(State.EXPIRED), why)
-        for node, seconds in self.members.unheard_s.items():
-            self._store.tell(unheard_payload(node, seconds))
+        unheard = self.members.unheard_s
+        for node in self._unheard_told | unheard.keys():
+            self._store.tell(unheard_payload(node, unheard.get(node, 0)))
+        self._unheard_told = set(unheard)
 
     # --- members --------------------------------------------------------------------------------
 
@@ -568,11 +590,9 @@ class Network:
         if fallen.standing is Standing.REGRESSED:
             lost = sum(last - first + 1 for _, rs in fallen.missing for first, last in rs)
             what = f"has less than it had before: {lost} changes are missing, or a life of it"
-        log.error(
-            "this board %s (%s says so): it takes a whole copy of the network's tree",
-            what,
-            fallen.by.node,
-        )
+        said = f"this board {what} ({fallen.by.node} says so)"
+        message = f"{said}: it takes a whole copy of the network's tree"
+        self._fault("standing", message, is_logged=True)
         generation = self.members.next_generation(self._store.seen)
         life = new_incarnation(generation, self._random.getrandbits(RANDOM_BITS))
         rid = Rid(self._rid.node, life)
@@ -597,9 +617,19 @@ class Network:
     def _anew(self, copied: Copied) -> None:
         if not self.members.has_left:
             return
+        self._store.is_frozen = True  # what is under way is answered first
+        self._whole = copied
+
+    def _end_life(self, copied: Copied) -> None:
+        """Hand everything to the host, which begins the next life; nothing happens meanwhile."""
         saved = unsynced(self._store, copied.seen)
         log.warning("the copy has %d entries; %d are ours alone", len(copied.records), len(saved))
+        self._whole, self._is_ending = None, True
         self._host.begin_anew(self._rid, copied, saved)
+
+    def stay(self) -> None:
+        """Go on in this life after all: what only this board has cannot be saved."""
+        self._is_ending = False
 
     def _apply_saved(self) -> None:
         """Write again what only this board had, once the copy is in the tree."""
@@ -628,7 +658,8 @@ class Network:
             return
         if incarnation not in self._doubles:
             self._doubles[incarnation] = now
-            log.error("another server runs under the name %s", self._rid.node)
+            message = f"another server runs under the name {self._rid.node}"
+            self._fault("name", message, is_logged=True)
         since = self._doubles[incarnation]
         has_all = kind is Kind.DIGEST and self._replication.is_consistent
         if now > since + (GIVE_WAY_AFTER_S if has_all else GIVE_WAY_MAX_S):
@@ -662,11 +693,15 @@ class Network:
             self._acts[type(event)](event)
 
     def _tell_difference(self, differs: Differs) -> None:
-        log.error(
-            "%s has seen the same and holds other entries: repairing %d buckets",
-            differs.peer.node,
-            len(differs.buckets),
-        )
+        buckets = f"repairing {len(differs.buckets)} buckets"
+        message = f"{differs.peer.node} has seen the same and holds other entries: {buckets}"
+        self._fault("tree", message, is_logged=True)
+
+    def _fault(self, what: str, message: str, *, is_logged: bool = False) -> None:
+        """Tell what is wrong: in the log, and in the tree, where `kv error` shows it."""
+        if is_logged:
+            log.error("%s", message)
+        self._host.later(partial(self._faults.record, what, message))
 
     def _merge(self, arrived: Arrived) -> None:
         wall_ms = self._host.wall_ms()
@@ -687,21 +722,16 @@ class Network:
         if now < self._told_s.get(node, -TELL_AHEAD_INTERVAL_S) + TELL_AHEAD_INTERVAL_S:
             return
         self._told_s[node] = now
-        log.error(
-            "changes of %s are more than an hour ahead of this board's clock: %d are held",
-            node,
-            len(self._guard),
-        )
+        told = f"changes of {node} are more than an hour ahead of this board's clock:"
+        self._fault("clock", f"{told} {len(self._guard)} are held", is_logged=True)
         self.send(Outgoing(Kind.AHEAD, node, packb((incarnation, record.tock))))
 
     def _take_ahead(self, opened: Opened) -> None:
         incarnation, tock = read_body(opened.body, 2)[:2]
         if incarnation == self._rid.incarnation and type(tock) is int:
-            log.error(
-                "%s holds changes of this board: they are more than an hour ahead of its clock;"
-                " see to the clocks of both",
-                opened.sender.node,
-            )
+            told = "holds changes of this board: they are more than an hour ahead of its clock;"
+            message = f"{opened.sender.node} {told} see to the clocks of both"
+            self._fault("clock", message, is_logged=True)
 
     def send(self, message: Outgoing) -> None:
         """Send a message to one or all."""

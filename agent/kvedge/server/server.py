@@ -18,7 +18,7 @@ from typing import Any
 
 from kvedge import limits
 from kvedge.clock import Clock
-from kvedge.errors import AgentError, BadSetting, StorageError
+from kvedge.errors import AgentError, BadSetting, NameTaken, StorageError
 from kvedge.model.entry import has_fence
 from kvedge.model.path import KEY_FIRST
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
@@ -67,7 +67,7 @@ class Server:
         network: The server's part among its peers; None where it works alone.
         homes: Which node writes what.
         fences: The highest fence of each job.
-        gave_way: Is set when this server has to end: another one has its name.
+        ended: Is set when this server has to end by itself, for the reason `why`.
     """
 
     def __init__(self, store: Store, log_: Log, clock: Clock, directory: str | None = None) -> None:
@@ -77,7 +77,8 @@ class Server:
         self.network: Network | None = None
         self.homes = Homes(store)
         self.fences = Fences(store)
-        self.gave_way = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.why: AgentError | None = None
         self._log = log_
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -183,16 +184,18 @@ class Server:
 
     def give_way(self) -> None:
         """End: another server runs under our name, and is the younger one."""
-        if not self.gave_way.is_set() and self._directory is not None:
+        if self._directory is not None:
             with suppress(OSError):  # it is refused at the next start all the same, on the network
                 mark_taken(self._directory)
-        self.gave_way.set()
+        self._end(NameTaken(self.store.rid.node, self._directory or "memory"))
+
+    def _end(self, why: AgentError) -> None:
+        self.why = self.why or why
+        self.ended.set()
 
     def begin_anew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
         """Set the tree aside and begin a new life with an empty one, then take the copy."""
-        self.store.is_frozen = True
         self._renewing = self._loop.create_task(self._renew(rid, copied, saved))
-        self._renewing.add_done_callback(_report_renewal)
 
     async def _renew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
         """Close the log, set it aside, and begin another; nobody may write meanwhile."""
@@ -205,9 +208,14 @@ class Server:
             except StorageError as error:
                 log.error("the tree stays as it is until its own changes can be saved: %s", error)
                 store.is_frozen = False
+                network.stay()
                 return
         base = store.base + store.seen.last(store.rid) + _BASE_GAP
-        self._log = await self._log.emptied(rid, base, store.ceiling)
+        try:
+            self._log = await self._log.emptied(rid, base, store.ceiling)
+        except OSError as error:  # StorageError is one
+            self._end(StorageError(f"the store cannot be set aside: {error}; start again"))
+            return
         self.close_connections()  # what they were shown may be gone: they read anew
         store.begin(rid, base, self._log.loaded, self._log)
         self._log.start(self, rid, base, self._clock)
@@ -401,11 +409,6 @@ async def _tidy(upkeep: Upkeep, clock: Clock) -> None:
     while True:
         await asyncio.sleep(_TIDY_INTERVAL_S)
         upkeep.tick(clock.boottime_s())
-
-
-def _report_renewal(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("the store could not be set aside: %s; start again", task.exception())
 
 
 def _report_kept(task: asyncio.Task[Any]) -> None:

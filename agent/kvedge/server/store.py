@@ -394,7 +394,8 @@ class Store:
 
     def note_numbers(self) -> None:
         """Begin to note which numbers of rids are handed out, for `retain_numbers`."""
-        self._numbers_used = set()
+        under_way = (*self._quick, *self._safe)
+        self._numbers_used = {number for p in under_way for number in _writers_of(p.packed)}
 
     def retain_numbers(self, numbers: set[int]) -> None:
         """Forget the rids that nothing names.
@@ -404,8 +405,8 @@ class Store:
         """
         assert self._numbers_used is not None
         used = numbers | self._numbers_used
-        for packed in (pending.packed for pending in (*self._quick, *self._safe)):
-            used.update(link >> entries.TICK_BITS for link in entries.links_of(packed))
+        for pending in (*self._quick, *self._safe):
+            used.update(_writers_of(pending.packed))
         for vector in (self.seen, *(seen for _, seen in self._vectors)):
             used.update(self.rids.number(rid) for rid, _ in vector)
         self.rids.retain(used)
@@ -448,6 +449,11 @@ class Store:
             self._ceiling = self._ceiling_safe
         self._waiting_bytes = sum(len(p.packed) for p in rest if not _is_doubted(p))
         return failed
+
+
+def _writers_of(packed: bytes) -> list[int]:
+    """Return the numbers of the rids that a packed entry names."""
+    return [link >> entries.TICK_BITS for link in entries.links_of(packed)]
 
 
 def _take(waiting: deque[Pending], up_to: int) -> list[Pending]:

@@ -132,7 +132,7 @@ class Walk:
         self._depths = depths
         self._with_tombstones = with_tombstones
         self._finish = finish
-        self._conflated = conflated
+        self.is_conflated = conflated
         self._any_depth = depths == (0, DEPTH_UNBOUNDED)
         self.after: bytes | None = None
         self.is_over = False
@@ -171,7 +171,7 @@ class Walk:
             return b""
         if not self.is_wanted(key):
             return b""
-        return self._items.item(key, packed, conflated=self._conflated)
+        return self._items.item(key, packed, conflated=self.is_conflated)
 
     def is_wanted(self, key: bytes) -> bool:
         """Tell whether a key is at a depth that was asked for."""
@@ -285,7 +285,7 @@ class Watch:
     def is_awaiting(self, key: bytes) -> bool:
         """Tell whether a deletion at a key has still to be sent."""
         is_ahead = self._phase is Phase.FETCHING and not self._walk.is_past(key)
-        return key in self._changed or (is_ahead and self._was_uptodate)
+        return key in self._changed or (is_ahead and self._walk.is_conflated)
 
     def pump(self) -> None:
         """Go on, when the reader can take more."""

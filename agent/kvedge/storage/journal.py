@@ -352,10 +352,11 @@ class Journal:
         Raises:
             OSError: The disk failed.  Either nothing has happened, or all but the renaming.
         """
-        number = self.begin_snapshot()
         for name in self._disk.names():
-            if name.endswith(_ASIDE):
+            if name.endswith(_ASIDE) or _UNFINISHED.fullmatch(name):
                 self._disk.remove(name)
+        self._next = max([self._next, *(n + 1 for n in _numbers(_SNAPSHOT, self._disk.names()))])
+        number = self.begin_snapshot()
         unfinished = f"snapshot-{number:08}.tmp"
         self._write_snapshot_file(unfinished, number, ())
         self._disk.replace(unfinished, snapshot_name(number))

@@ -33,6 +33,7 @@ class Caller:
         self.log = HandLog()
         self.store = Store(Rid("me", 1 << 40), 0, Loaded(), self.log)
         self.answers: dict[int, Any] = {}
+        self.homes = None
 
     def wall_ms(self) -> None:
         return None

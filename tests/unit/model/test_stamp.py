@@ -102,3 +102,42 @@ def test_base_is_fixed_with_the_first_use() -> None:
     number = table.number(Rid("a", 1), base=5)
     assert table.number(Rid("a", 1), base=9) == number
     assert table.base(number) == 5
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, 9))), max_size=12))
+def test_what_a_table_retains_keeps_its_number_and_no_number_comes_again(
+    steps: list[tuple[bool, set[int]]],
+) -> None:
+    table = RidTable()
+    ever: set[int] = set()
+    known: dict[int, tuple[Rid, int]] = {}
+    for adds, picked in steps:
+        if adds:
+            for index in picked:
+                rid = Rid("n", index)
+                is_new = not table.knows(rid)
+                number = table.number(rid, base=100 + len(ever))
+                assert not (is_new and number in ever)
+                known.setdefault(number, (rid, 100 + len(ever)))
+                ever.add(number)
+        else:
+            kept = {number for number in known if number in picked}
+            table.retain(kept | {999})  # one that nobody has is nothing
+            known = {number: known[number] for number in kept}
+        assert {number: (rid, base) for number, rid, base in table.rows()} == known
+        assert len(table) == len(known)
+    for index in range(10):
+        rid = Rid("n", index)
+        assert table.knows(rid) == (rid in [row[0] for row in known.values()])
+        assert table.base_of(rid) == dict(known.values()).get(rid, 0)
+
+
+def test_a_number_that_is_forgotten_means_nobody() -> None:
+    table = RidTable()
+    number = table.number(Rid("a", 1), base=5)
+    table.retain(set())
+    with pytest.raises(KeyError):
+        table.rid(number)
+    again = table.number(Rid("a", 1), base=7)
+    assert again != number
+    assert (table.rid(again), table.base(again)) == (Rid("a", 1), 7)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvedge import limits
 from kvedge.errors import RemoteProtocolError
-from kvedge.model.entry import TICK_MAX
+from kvedge.model.entry import JOB_MAX_BYTES, TICK_MAX, Fence
 from kvedge.model.path import P, Path, elements_of, key_of
 from kvedge.model.stamp import TOCK_MAX, Dot, Rid
 from kvedge.model.value import MISSING, decode, pack, packb
@@ -28,6 +28,7 @@ from kvedge.protocol.batches import (
     read_vector,
     read_writers,
     record_parts,
+    vector_hash,
     vector_parts,
 )
 
@@ -55,9 +56,15 @@ KEYS = st.lists(ELEMENTS | st.tuples(ELEMENTS), max_size=4).map(lambda given: Pa
 VALUES = st.just(MISSING) | st.recursive(
     ELEMENTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner)
 ).map(pack)
-RECORDS = st.builds(Carried, KEYS, st.integers(0, TOCK_MAX), CHAINS, VALUES)
+FENCES = st.none() | st.builds(
+    Fence, st.text("ab.ä", min_size=1, max_size=JOB_MAX_BYTES // 2), st.integers(0, TOCK_MAX)
+)
+RECORDS = st.builds(Carried, KEYS, st.integers(0, TOCK_MAX), CHAINS, VALUES, FENCES)
 RANGES = st.tuples(TICKS, TICKS).map(lambda ends: (min(ends), max(ends)))
-VECTORS = st.dictionaries(RIDS, st.lists(RANGES, min_size=1).map(tuple)).map(Vector.of)
+FLOORS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3) | st.just(1 << 22))
+VECTORS = st.builds(
+    Vector.of, st.dictionaries(RIDS, st.lists(RANGES, min_size=1).map(tuple)), FLOORS
+)
 
 
 def base_of(rid: Rid) -> int:
@@ -96,7 +103,7 @@ def test_a_writer_is_listed_once_whoever_names_it() -> None:
     vector = Vector.of({ALPHA: ((1, 2),)})
     listed, records, rows = decode(body_of([record, record], vector, BASES.__getitem__))
     assert listed == LISTED
-    assert records == ((KEY, 5, (0, 2, 1, 1)),) * 2
+    assert records == ((KEY, 5, (0, 2, 1, 1), None),) * 2
     assert rows == ((0, 1, 2),)
 
 
@@ -105,13 +112,14 @@ def test_a_newer_minor_version_may_append_parts_anywhere() -> None:
     body = packb(
         (
             [(*row, *more) for row in LISTED],
-            [(KEY, 5, (0, 2), packb(1), *more)],
+            [(KEY, 5, (0, 2), packb(1), None, *more), (KEY, 6, (0, 3), None, ("job", 7, *more))],
             [(0, 1, 2)],
             *more,
         )
     )
     found, seen, bases = read(body)
-    assert found == [Carried(KEY, 5, (Dot(ALPHA, 2),), packb(1))]
+    fenced = Carried(KEY, 6, (Dot(ALPHA, 3),), MISSING, Fence("job", 7))
+    assert found == [Carried(KEY, 5, (Dot(ALPHA, 2),), packb(1)), fenced]
     assert seen == Vector.of({ALPHA: ((1, 2),)})
     assert bases == BASES
 
@@ -128,6 +136,31 @@ def test_ranges_come_in_any_order(row: tuple[int, ...]) -> None:
 def test_rows_of_the_same_writer_are_joined() -> None:
     seen = read_vector(((0, 1, 3), (1, 1, 1), (0, 4, 4)), read_writers((*LISTED, LISTED[0])))
     assert seen == Vector.of({ALPHA: ((1, 4),), BETA: ((1, 1),)})
+
+
+def test_floors_are_the_last_rows_and_may_come_anywhere() -> None:
+    vector = Vector.of({ALPHA: ((1, 2),)}, {"beta": 9, "alpha": 2})
+    _, _, rows = decode(body_of([], vector))
+    assert rows == ((0, 1, 2), ("alpha", 2), ("beta", 9))
+    assert read_vector(rows[::-1], read_writers(LISTED)) == vector
+
+
+def test_a_row_below_a_floor_of_the_same_vector_says_nothing() -> None:
+    seen = read_vector(((0, 1, 3), ("alpha", 4)), read_writers(LISTED))
+    assert seen == Vector.of({}, {"alpha": 4})
+
+
+@given(VECTORS, VECTORS)
+def test_a_hash_stands_for_ranges_and_floors(one: Vector, other: Vector) -> None:
+    assert vector_hash(one) == vector_hash(one.copy())
+    assert (vector_hash(one) == vector_hash(other)) == (one == other)
+
+
+def test_a_hash_knows_a_floor_from_the_ranges_below_it() -> None:
+    open_, closed = Vector.of({ALPHA: ((1, 3),)}), Vector.of({}, {"alpha": 4})
+    both = Vector.of({BETA: ((1, 3),)}, {"alpha": 4})
+    assert len({vector_hash(v) for v in (Vector(), open_, closed, both)}) == 4
+    assert len(vector_hash(both)) == 16
 
 
 def test_as_many_ranges_as_a_message_holds_are_read_at_once() -> None:
@@ -174,7 +207,6 @@ WRONG_KEYS = {
 WRONG_VALUES = {
     "not packed": 1,
     "text": "a",
-    "nothing": None,
     "no bytes": b"",
     "two objects": b"\x01\x01",
     "half an object": b"\x92\x01",
@@ -196,21 +228,33 @@ WRONG_VALUES = {
 
 TOO_LARGE = (-1, True, 1.0, "1", None, 1 << 64)
 
+WRONG_FENCES = {
+    "no list": 1,
+    "text": "job",
+    "one part": ("job",),
+    "no job": ("", 1),
+    "a job that is no text": (b"job", 1),
+    "a long job": ("a" * (JOB_MAX_BYTES + 1), 1),
+    "a long job of few letters": ("ä" * (JOB_MAX_BYTES // 2 + 1), 1),
+    **{f"number {number!r}": ("job", number) for number in (*TOO_LARGE, TOCK_MAX + 1)},
+}
+
 WRONG_RECORDS = {
     "no list": 1,
     "a map": {},
-    "two parts": (KEY, 5),
-    **{f"tock {tock!r}": (KEY, tock, (0, 1)) for tock in (*TOO_LARGE, TOCK_MAX + 1)},
-    **{f"tick {tick!r}": (KEY, 5, (0, tick)) for tick in (0, *TOO_LARGE, TICK_MAX + 1)},
-    **{f"writer {number!r}": (KEY, 5, (number, 1)) for number in (2, *TOO_LARGE)},
-    "no chain": (KEY, 5, None),
-    "an empty chain": (KEY, 5, ()),
-    "half a link": (KEY, 5, (0, 1, 1)),
-    "a node twice": (KEY, 5, (0, 2, 1, 1, 0, 1)),
-    "a node twice in two lives": (KEY, 5, (0, 2, 2, 1)),
-    "a long chain": (KEY, 5, (3, 1, 4, 1, 5, 1, 6, 1, 7, 1, 8, 1)),
-    **{f"path: {name}": (key, 5, (0, 1)) for name, key in WRONG_KEYS.items()},
+    "three parts": (KEY, 5, (0, 1)),
+    **{f"tock {tock!r}": (KEY, tock, (0, 1), None) for tock in (*TOO_LARGE, TOCK_MAX + 1)},
+    **{f"tick {tick!r}": (KEY, 5, (0, tick), None) for tick in (0, *TOO_LARGE, TICK_MAX + 1)},
+    **{f"writer {number!r}": (KEY, 5, (number, 1), None) for number in (2, *TOO_LARGE)},
+    "no chain": (KEY, 5, None, None),
+    "an empty chain": (KEY, 5, (), None),
+    "half a link": (KEY, 5, (0, 1, 1), None),
+    "a node twice": (KEY, 5, (0, 2, 1, 1, 0, 1), None),
+    "a node twice in two lives": (KEY, 5, (0, 2, 2, 1), None),
+    "a long chain": (KEY, 5, (3, 1, 4, 1, 5, 1, 6, 1, 7, 1, 8, 1), None),
+    **{f"path: {name}": (key, 5, (0, 1), None) for name, key in WRONG_KEYS.items()},
     **{f"value: {name}": (KEY, 5, (0, 1), value) for name, value in WRONG_VALUES.items()},
+    **{f"fence: {name}": (KEY, 5, (0, 1), None, fence) for name, fence in WRONG_FENCES.items()},
 }
 
 SURROGATE = msgpack.Packer(unicode_errors="surrogateescape").pack("\udcff")
@@ -234,6 +278,17 @@ WRONG_ROWS = {
     **{f"writer {number!r}": (number, 1, 1) for number in (2, *TOO_LARGE)},
     **{f"first {first!r}": (0, first, 5) for first in (0, *TOO_LARGE)},
     **{f"last {last!r}": (0, 1, last) for last in (*TOO_LARGE, TICK_MAX + 1)},
+    **{
+        f"floor {floor!r}": ("alpha", floor)
+        for floor in (*TOO_LARGE, INCARNATION_MAX + 1, (1,), b"")
+    },
+    **{
+        f"floor of {node!r}"[:30]: (node, 1)
+        for node in ("", b"alpha", None, "a.b", "a/b", "a\n", "a" * 64)
+    },
+    "no floor": ("alpha",),
+    "two floors": ("alpha", 1, 2),
+    "a floor and a range": ("alpha", 1, 1, 2, 2),
 }
 
 
@@ -269,6 +324,14 @@ def test_a_node_whose_name_is_no_text_is_refused() -> None:
     """It could neither be stored nor hashed nor told to others."""
     with pytest.raises(RemoteProtocolError, match="a node's name"):
         read_writers(decode(b"\x91\x93" + SURROGATE + b"\x01\x00"))
+
+
+def test_a_job_whose_name_is_no_text_is_refused() -> None:
+    """It could neither be stored nor told to others."""
+    packer = msgpack.Packer(unicode_errors="surrogateescape")
+    records = decode(packer.pack([(KEY, 5, (0, 1), None, ("\udcff", 1))]))
+    with pytest.raises(RemoteProtocolError, match="a fence's job"):
+        read_records(records, read_writers(LISTED))
 
 
 @pytest.mark.parametrize("reads", [read_records, read_vector])
@@ -337,9 +400,10 @@ def test_a_wrong_body_is_refused_in_words_and_in_no_other_way() -> None:
     random = Random(20_250)
     records = [
         Carried(KEY, 5, (Dot(ALPHA, 2), Dot(BETA, 1)), pack({"a": [1, (P("x"), 1 << 70)]})),
-        Carried(Path(None, (1.5, b"\0"), -700).key, 6, (Dot(BETA, 2),), MISSING),
+        Carried(Path(None, (1.5, b"\0"), -700).key, 6, (Dot(BETA, 2),), MISSING, Fence("job", 3)),
     ]
-    whole = body_of(records, Vector.of({ALPHA: ((1, 2), (5, 9)), BETA: ((1, 1),)}))
+    vector = Vector.of({ALPHA: ((1, 2), (5, 9)), BETA: ((1, 1),)}, {"alpha": 2, "gamma": 8})
+    whole = body_of(records, vector)
     structure = decode(whole)
     packer = msgpack.Packer(unicode_errors="surrogateescape")
     reasons = []

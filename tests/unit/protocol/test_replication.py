@@ -15,22 +15,24 @@ from kvedge.errors import RemoteProtocolError
 from kvedge.model.buckets import Buckets, bucket_of
 from kvedge.model.path import Path
 from kvedge.model.stamp import Dot, Rid
-from kvedge.model.value import MISSING, decode, packb
+from kvedge.model.value import MISSING, Missing, decode, packb
 from kvedge.model.vector import Vector
-from kvedge.protocol.batches import Carried
+from kvedge.protocol.batches import Carried, read_records, read_writers
 from kvedge.protocol.exchange import Kind, Outgoing
+from kvedge.protocol.membership import Admit, Record, Standing, State
 from kvedge.protocol.membership import Event as MembershipEvent
-from kvedge.protocol.membership import Standing
 from kvedge.protocol.replication import (
     BODY_MAX_BYTES,
     GAP_WAIT_S,
     PART_TRIES_MAX,
     PART_WAIT_S,
+    STORED_WAIT_S,
     Arrived,
     Copied,
     Differs,
     Event,
     Replication,
+    Way,
 )
 
 ANNOUNCED = b"announced"
@@ -122,11 +124,15 @@ class HandShelf:
         self.seen.add(record.dot)
 
     def write(self, name: object, *, size: int = 1) -> Carried:
+        return self._put(name, packb(bytes(size)))
+
+    def delete(self, name: object) -> Carried:
+        return self._put(name, MISSING)
+
+    def _put(self, name: object, value: bytes | Missing) -> Carried:
         self._tick += 1
         tock = max([0, *(record.tock for record in self.entries.values())]) + 1
-        record = Carried(
-            Path("k", str(name)).key, tock, (Dot(self.rid, self._tick),), packb(bytes(size))
-        )
+        record = Carried(Path("k", str(name)).key, tock, (Dot(self.rid, self._tick),), value)
         self.store(record)
         return record
 
@@ -207,6 +213,13 @@ def given_for(ask: Outgoing, asker: Node, giver: Node) -> Outgoing:
     return giver.receive(ask, asker)[0]
 
 
+def given_records(asks: Sequence[Outgoing], asker: Node, giver: Node) -> list[Carried]:
+    """Return what the answer to a question brings."""
+    [ask] = asks
+    parts = decode(given_for(ask, asker, giver).body)
+    return read_records(parts[5], read_writers(parts[4]))
+
+
 def remade(message: Outgoing, **changed: Any) -> Outgoing:
     """Return a GIVE with some parts changed."""
     names = ("incarnation", "number", "after", "rest", "writers", "records", "cut")
@@ -223,7 +236,8 @@ def test_an_update_brings_what_is_not_known(a: Node, b: Node) -> None:
     assert a.receive(update(b, first, second), b) == []
     assert [event.records for event in a.arrived] == [[first], [second]]
     assert [event.bases for event in a.arrived] == [{b.rid: 100}] * 2
-    assert not any(event.seen or event.is_repair for event in a.arrived)
+    assert not any(event.seen for event in a.arrived)
+    assert {event.way for event in a.arrived} == {Way.UPDATE}
 
 
 def test_an_update_of_known_records_is_no_news(a: Node, b: Node) -> None:
@@ -459,10 +473,44 @@ def test_a_cut_does_not_count_where_something_of_the_pull_was_refused(a: Node, b
     assert not list(a.arrived[-1].seen)
     assert a.replication.next_deadline() is None
     a.shelf.seen = a.shelf.heard = a.shelf.taken = Vector()
-    message = [asked(a, b)]
+    message = [asked(a, b, now=STORED_WAIT_S)]
     while message:
         message = a.receive(given_for(message[0], a, b), b)
     assert a.shelf.seen == b.shelf.seen
+
+
+def test_what_came_is_not_asked_for_again_while_it_is_stored(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    ask = asked(a, b)
+    give = given_for(ask, a, b)
+    [arrived] = a.replication.receive(give.kind, b.rid, give.body, 1.0)
+    assert isinstance(arrived, Arrived)
+    assert a.receive(b.replication.digest(), b, now=1.0 + STORED_WAIT_S - 0.001) == []
+    asked(a, b, now=1.0 + STORED_WAIT_S)  # it never got there
+
+
+def test_what_came_and_is_stored_is_waited_for_no_more(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    a.receive(given_for(asked(a, b), a, b), b, now=1.0)
+    assert {event.way for event in a.arrived} == {Way.PULL}
+    b.shelf.write(2)
+    asked(a, b, now=1.0)
+
+
+@pytest.mark.parametrize("has_asked", [True, False])
+def test_a_life_that_has_ended_is_asked_no_more(a: Node, b: Node, has_asked: bool) -> None:
+    b.shelf.write(1)
+    if has_asked:
+        asked(a, b)
+    else:
+        a.receive(update(b, b.shelf.write(2)), b)
+    assert a.replication.next_deadline() is not None
+    again = Node("b")
+    again.rid = Rid("b", 2 << 40)
+    again.replication = Replication(again.rid, again.shelf, again.members)
+    again.shelf.write(3)
+    asked(a, again)
+    assert a.receive(b.replication.digest(), b) == []  # late words of the earlier life
 
 
 def test_who_is_asked_by_somebody_with_more_asks_back(a: Node, b: Node) -> None:
@@ -528,6 +576,378 @@ def test_messages_of_a_newer_minor_version_are_read(a: Node, b: Node) -> None:
     assert a.holds(1, 2, 3)
     a.receive(newer(update(b, b.shelf.write(4))), b)
     assert a.holds(1, 2, 3, 4)
+
+
+# --- members ----------------------------------------------------------------------------------
+
+
+def delivered(messages: Sequence[tuple[Node, Outgoing]], *nodes: Node, now: float = 0.0) -> int:
+    """Carry messages to whom they are for, and what comes of them, until all is said."""
+    waiting, count = [*messages], 0
+    while waiting:
+        sender, message = waiting.pop(0)
+        count += 1
+        assert count < 500, "they never stop talking"
+        for node in nodes:
+            if node is not sender and message.to in (None, node.rid.node):
+                waiting += [(node, answer) for answer in node.receive(message, sender, now)]
+    return count
+
+
+def test_updates_of_who_is_no_member_are_pulled_instead(a: Node, b: Node) -> None:
+    """A question makes one of the two known to the other; an update tells nobody of anybody."""
+    a.members.strangers = {"b"}
+    assert a.receive(update(b, b.shelf.write(1)), b, now=3.0) == []
+    assert not a.arrived
+    assert a.replication.next_deadline() == 3.0
+    [ask] = a.expired(3.0)
+    a.receive(given_for(ask, a, b), b)
+    assert a.holds(1)
+
+
+def test_what_an_expired_node_says_is_neither_taken_nor_pulled(a: Node, b: Node) -> None:
+    a.members.expired = {"b"}
+    a.receive(update(b, b.shelf.write(1)), b)
+    assert a.expired(0.0) == []
+    assert a.replication.next_deadline() is None
+    assert a.receive(b.replication.digest(), b) == []
+    assert not a.arrived
+
+
+def test_a_wrong_update_is_refused_whoever_sends_it(a: Node, b: Node) -> None:
+    a.members.strangers = {"b"}
+    with pytest.raises(RemoteProtocolError):
+        a.replication.receive(Kind.UPDATE, b.rid, packb(([], [(1, 2, 3)])), 0.0)
+    assert a.replication.next_deadline() is None
+
+
+ADMITTING: list[MembershipEvent] = [Admit({"a": Record(State.MEMBER, 1)})]
+
+
+@pytest.mark.parametrize(
+    ("first", "kinds_sent"),
+    [(None, []), ([], [Kind.GIVE, Kind.ASK]), (ADMITTING, [])],
+    ids=["not to be answered", "nothing comes first", "something comes first"],
+)
+def test_a_question_is_answered_when_nothing_comes_first(
+    a: Node, b: Node, first: Sequence[Admit] | None, kinds_sent: list[Kind]
+) -> None:
+    a.shelf.write("a")
+    b.shelf.write("b")
+    ask = asked(a, b)
+    b.members.first = None if first is None else [*first]
+    events = b.replication.receive(ask.kind, a.rid, ask.body, 0.0)
+    sent = [event.kind for event in events if isinstance(event, Outgoing)]
+    assert sent == kinds_sent
+    assert [event for event in events if isinstance(event, Admit)] == (first or [])
+    assert b.members.questions == [(a.rid, None)]
+
+
+def test_a_question_says_for_which_life_it_asks(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    a.members.life = 77
+    b.receive(asked(a, b), a)
+    [copy] = a.act(a.replication.copy(b.rid, 0.0))
+    b.receive(copy, a)
+    assert b.members.questions == [(a.rid, 77), (a.rid, a.rid.incarnation)]
+
+
+def test_a_question_that_was_put_off_may_be_looked_at_again(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    ask = asked(a, b)
+    b.members.first = ADMITTING
+    assert b.receive(ask, a) == []
+    b.members.first = []
+    a.receive(given_for(ask, a, b), b)
+    assert a.holds(1)
+
+
+WRONG_LIVES: tuple[Any, ...] = (-1, 1 << 63, True, 1.0, "1", b"", [1], {})
+WRONG_BUCKETS: tuple[Any, ...] = (1, "12", {}, [-1], [256], [True], ["1"], [1.0], [0] * 257)
+
+
+@pytest.mark.parametrize(
+    ("at", "odd", "words"),
+    [
+        *((5, odd, "next life") for odd in WRONG_LIVES),
+        *((6, odd, "buckets") for odd in WRONG_BUCKETS),
+    ],
+)
+def test_a_question_with_wrong_parts_is_refused(
+    a: Node, b: Node, at: int, odd: Any, words: str
+) -> None:
+    parts = list(decode(asked(a, b_with_one(b)).body))
+    parts[at] = odd
+    with pytest.raises(RemoteProtocolError, match=words):
+        b.replication.receive(Kind.ASK, a.rid, msgpack.packb(parts), 0.0)
+    assert not b.members.questions
+
+
+def test_a_digest_says_what_its_sender_announced_and_how_it_stands(a: Node, b: Node) -> None:
+    b.shelf.write(1)
+    a.members.says = [Outgoing(Kind.WANT, "b", b"")]
+    messages = a.receive(b.replication.digest(), b)
+    assert a.members.digests == [(b.rid, ANNOUNCED, Standing.GOOD)]
+    assert kinds(messages) == [(Kind.WANT, "b"), (Kind.ASK, "b")]
+
+
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("odd", [None, 1.0, True, "text", [b"x"], {}])
+def test_a_wrong_digest_is_refused(a: Node, b: Node, at: int, odd: Any) -> None:
+    a.replication.is_consistent = True
+    parts = list(decode(b_with_one(b).replication.digest().body))
+    parts[at] = odd
+    with pytest.raises(RemoteProtocolError, match="digest"):
+        a.replication.receive(Kind.DIGEST, b.rid, packb(parts), 0.0)
+    assert not a.members.digests
+    assert a.replication.is_consistent
+
+
+def test_what_is_held_back_need_not_be_sent_again(a: Node, b: Node) -> None:
+    """Both say the same, and hold something else until the time of the record has come."""
+    record = b.shelf.write(1)
+    a.shelf.heard = b.shelf.seen.copy()
+    messages = a.receive(b.replication.digest(), b)
+    assert Kind.ASK not in [message.kind for message in messages]
+    a.shelf.write(2)
+    a.shelf.heard = a.shelf.seen.union(b.shelf.seen)
+    assert record.dot not in a.shelf.seen
+    assert kinds(a.receive(asked(b, a), b)) == [(Kind.GIVE, "b")]
+    question = a.act(a.replication.receive(Kind.DIGEST, b.rid, b.replication.digest().body, 0.0))
+    assert record.key not in {r.key for r in given_records(question, a, b)}
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+def copied_from(a: Node, b: Node, *, losing: int = 0) -> Copied:
+    """Take a whole copy; so many parts of it are lost at first."""
+    [ask] = a.act(a.replication.copy(b.rid, 0.0))
+    now = 0.0
+    while a.replication.is_copying:
+        give = given_for(ask, a, b)
+        if losing:
+            losing -= 1
+            now += PART_WAIT_S
+            [again] = a.expired(now)
+            assert again == ask
+            continue
+        assert not a.copied
+        messages = a.receive(give, b, now)
+        assert a.receive(give, b, now) == []  # a doubled part
+        if messages:
+            [ask] = messages
+    [copied] = a.copied
+    return copied
+
+
+@pytest.mark.parametrize("losing", [0, 1, PART_TRIES_MAX - 1])
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_a_copy_is_collected_and_handed_over_once(
+    a: Node, b: Node, count: int, losing: int
+) -> None:
+    c = Node("c")
+    for name in range(count):
+        record = (b, c)[name % 2].shelf.write(name)
+        for node in (a, b):  # known here: it comes all the same
+            node.shelf.store(record)
+    copied = copied_from(a, b, losing=losing)
+    assert sorted(copied.records, key=lambda record: record.key) == [
+        record for _, record in sorted(b.shelf.entries.items())
+    ]
+    assert copied.seen == b.shelf.seen
+    assert copied.bases == {rid: 100 for rid, _ in b.shelf.seen}
+    assert not a.arrived
+    assert a.replication.next_deadline() is None
+
+
+def test_a_copy_has_tombstones_and_what_was_seen_at_its_first_part(a: Node, b: Node) -> None:
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    gone = b.shelf.delete(2)
+    [ask] = a.act(a.replication.copy(b.rid, 0.0))
+    [ask] = a.receive(given_for(ask, a, b), b)
+    late = b.shelf.write(0)  # before the key to go on behind
+    a.receive(given_for(ask, a, b), b)
+    [copied] = a.copied
+    assert gone in copied.records
+    assert late not in copied.records
+    assert late.dot not in copied.seen
+    assert gone.dot in copied.seen
+
+
+def test_a_copy_takes_the_place_of_a_pull_and_no_pull_that_of_a_copy(a: Node, b: Node) -> None:
+    c = Node("c")
+    for name in (1, 2, 3):
+        b.shelf.write(name)
+    old = given_for(asked(a, b), a, b)
+    [ask] = a.act(a.replication.copy(b.rid, 0.0))
+    assert a.receive(old, b) == []
+    c.shelf.write("c")
+    assert a.receive(c.replication.digest(), c) == []
+    assert a.replication.is_copying
+    while ask:
+        answers = a.receive(given_for(ask, a, b), b)
+        if not answers:
+            break
+        [ask] = answers
+    assert [len(copied.records) for copied in a.copied] == [3]
+    assert not a.arrived
+
+
+def test_a_copy_that_was_given_up_leaves_nothing_to_the_next(a: Node, b: Node) -> None:
+    c = Node("c")
+    for node in (b, c):
+        for name in (1, 2, 3):
+            node.shelf.write(f"{node.rid.node}{name}")
+    [ask] = a.act(a.replication.copy(b.rid, 0.0))
+    a.receive(given_for(ask, a, b), b)
+    for attempt in range(1, PART_TRIES_MAX + 1):
+        assert a.replication.is_copying
+        a.expired(attempt * PART_WAIT_S)
+    assert not a.replication.is_copying
+    copied = copied_from(a, c)
+    assert {record.dot.rid.node for record in copied.records} == {"c"}
+    assert copied.seen == c.shelf.seen
+
+
+# --- repair -----------------------------------------------------------------------------------
+
+
+def same_nodes(count: int, part_max: int = 2) -> tuple[Node, Node]:
+    """Return two nodes that hold the same and have seen the same."""
+    a, b = Node("a", part_max), Node("b", part_max)
+    for name in range(count):
+        record = (a, b)[name % 2].shelf.write(name)
+        if name % 5 == 4:
+            for node in (a, b):
+                node.shelf.store(record)
+            record = (a, b)[name % 2].shelf.delete(name)
+        for node in (a, b):
+            node.shelf.store(record)
+    assert a.shelf.seen == b.shelf.seen
+    return a, b
+
+
+def buckets_of(sender: Node, to: Node) -> Outgoing:
+    """Return what a node says of its buckets to one that has seen the same."""
+    [message] = sender.receive(to.replication.digest(), to)
+    assert message.kind == Kind.BUCKETS
+    return message
+
+
+def test_who_holds_other_entries_shows_buckets_and_both_give_theirs() -> None:
+    a, b = same_nodes(6)
+    mine, theirs = Path("k", "0").key, Path("k", "1").key
+    del a.shelf.entries[mine], b.shelf.entries[theirs]
+    message = buckets_of(a, b)
+    answers = b.receive(message, a)
+    assert kinds(answers) == [(Kind.BUCKETS, "a"), (Kind.ASK, "a")]
+    delivered([(b, answer) for answer in answers], a, b)
+    assert a.shelf.entries == b.shelf.entries
+    assert len(a.shelf.entries) == 6
+    for node, other in ((a, b), (b, a)):
+        [differs] = node.differs
+        assert differs.peer == other.rid
+        assert set(differs.buckets) == {bucket_of(mine), bucket_of(theirs)}
+        assert all(event.way is Way.REPAIR and not event.seen for event in node.arrived)
+    assert a.receive(b.replication.digest(), b) == []
+    assert a.replication.is_consistent
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(0, 1 << 32))
+def test_whatever_was_lost_comes_back_from_whoever_has_it(
+    count: int, part_max: int, seed: int
+) -> None:
+    random = Random(seed)
+    a, b = same_nodes(count, part_max)
+    whole = dict(a.shelf.entries)
+    for key, record in whole.items():
+        holder = random.choice((a, b, None, None))
+        if holder is not None and record.value is not MISSING:
+            del holder.shelf.entries[key]
+    for speaker in (b, a):
+        delivered([(speaker, speaker.replication.digest())], a, b)
+    assert a.shelf.entries == b.shelf.entries == whole
+    assert a.shelf.seen == b.shelf.seen
+
+
+def test_a_repair_asks_for_the_buckets_that_differ_alone() -> None:
+    a, b = same_nodes(40, part_max=100)
+    lost = Path("k", "7").key
+    del a.shelf.entries[lost]
+    delivered([(b, b.replication.digest())], a, b)
+    moved = {record.key for event in a.arrived + b.arrived for record in event.records}
+    assert lost in moved
+    assert {bucket_of(key) for key in moved} == {bucket_of(lost)}
+
+
+def test_a_tombstone_is_given_where_a_live_entry_came_back() -> None:
+    a, b = same_nodes(5)
+    key = Path("k", "4").key
+    gone = b.shelf.entries[key]
+    assert gone.value is MISSING
+    a.shelf.entries[key] = Carried(key, gone.tock - 1, (Dot(a.rid, 1),), packb("old"))
+    delivered([(b, b.replication.digest())], a, b)
+    assert a.shelf.entries[key] == b.shelf.entries[key] == gone
+
+
+def test_buckets_are_compared_by_equal_vectors_alone() -> None:
+    a, b = same_nodes(6)
+    del a.shelf.entries[Path("k", "0").key]
+    message = buckets_of(a, b)
+    b.shelf.write("new")
+    assert b.receive(message, a) == []
+    assert not b.differs
+
+
+def test_buckets_for_an_earlier_life_are_ignored() -> None:
+    a, b = same_nodes(6)
+    del a.shelf.entries[Path("k", "0").key]
+    message = buckets_of(a, b)
+    again = Replication(Rid("b", 2 << 40), b.shelf, b.members)
+    assert again.receive(message.kind, a.rid, message.body, 0.0) == []
+
+
+def test_equal_buckets_are_answered_and_no_more() -> None:
+    """The digest was of a moment ago; an answer is not answered."""
+    a, b = same_nodes(6)
+    lost = a.shelf.entries.pop(Path("k", "0").key)
+    message = buckets_of(a, b)
+    del b.shelf.entries[lost.key]
+    [answer] = b.receive(message, a)
+    assert answer.kind == Kind.BUCKETS
+    assert a.receive(answer, b) == []
+    assert not a.differs
+    assert not b.differs
+
+
+def test_one_repair_at_a_time() -> None:
+    a, b = same_nodes(6)
+    del a.shelf.entries[Path("k", "0").key]
+    message = buckets_of(a, b)
+    assert len(b.receive(message, a)) == 2
+    assert kinds(b.receive(message, a)) == [(Kind.BUCKETS, "a")]
+    assert b.receive(a.replication.digest(), a) == []  # nor is it begun by a digest meanwhile
+    assert len(b.differs) == 1
+
+
+def test_an_expired_node_repairs_nobody() -> None:
+    a, b = same_nodes(6)
+    del a.shelf.entries[Path("k", "0").key]
+    message = buckets_of(a, b)
+    b.members.expired = {"a"}
+    assert kinds(b.receive(message, a)) == [(Kind.BUCKETS, "a")]
+    assert not b.differs
+
+
+@pytest.mark.parametrize("odd", [None, 1, "x" * 2048, b"", bytes(2047), bytes(2049), [0] * 256])
+def test_wrong_buckets_are_refused(odd: Any) -> None:
+    a, b = same_nodes(6)
+    parts = (b.rid.incarnation, b"", odd, False)
+    with pytest.raises(RemoteProtocolError, match="bucket digests"):
+        b.replication.receive(Kind.BUCKETS, a.rid, packb(parts), 0.0)
 
 
 # --- anything at all --------------------------------------------------------------------------

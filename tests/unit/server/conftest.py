@@ -77,6 +77,7 @@ class HandServer:
         self.due: deque[Callable[[], None]] = deque()
         self.held: list[Connection] = []
         self.has_room = True
+        self.homes = None
         self.dismissed: list[Connection] = []
 
     def admit(self, connection: Connection) -> bool:

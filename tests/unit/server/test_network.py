@@ -5,25 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from random import Random
+from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvedge import limits
+from kvedge.errors import LocalProtocolError
 from kvedge.model.path import P
 from kvedge.model.stamp import Rid
 from kvedge.model.value import packb
+from kvedge.model.vector import Vector
 from kvedge.protocol.envelope import VERSION_MAJOR, Cause, Sealer, mac_key
-from kvedge.server.network import Network
+from kvedge.protocol.exchange import Kind
+from kvedge.protocol.membership import Membership, Record, Standing, State
+from kvedge.protocol.replication import Copied
+from kvedge.server.network import COUNT_INTERVAL_S, Host, Network
 from kvedge.server.program import program_version, version_said
-from kvedge.server.records import Loaded
+from kvedge.server.records import Loaded, load_file
 from kvedge.server.store import Store
 from kvedge.transport.broadcast import Counts
 
 NAME = "net"
 ME, PEER = Rid("me", 5 << 40), Rid("peer", 3 << 40)
-KINDS = ("update", "digest", "ask", "give", "beat", "gone", "bye")
+KINDS = (*(kind.name.lower() for kind in Kind), "beat", "gone", "bye")
 BODIES = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 1 << 63) | st.floats() | st.binary() | st.text(),
     lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=4), parts),
@@ -48,14 +55,22 @@ class Clock:
 
 
 class Log:
-    """Takes payloads and keeps none."""
+    """Takes payloads."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.payloads: list[bytes] = []
+        self.is_closed = False
 
     def submit(self, payload: bytes, *, vital: bool = False, durable: bool = True) -> int:
-        self.number += 1
-        return self.number
+        if self.is_closed:
+            raise LocalProtocolError("a payload was submitted to a closed committer")
+        self.payloads.append(payload)
+        return len(self.payloads)
+
+    def loaded(self) -> Loaded:
+        into = Loaded()
+        load_file(into, self.payloads)
+        return into
 
 
 class Said:
@@ -72,22 +87,34 @@ class Said:
         """Do nothing."""
 
 
+def host_of(clock: Clock, soon: list[Callable[[], None]]) -> Any:
+    """Return what a network wants of its server; what is to be done soon is kept."""
+    host = create_autospec(Host, instance=True)
+    host.later.side_effect = soon.append
+    host.wall_ms.side_effect = lambda: int(clock.wall_s() * 1000)
+    host.is_awaited.return_value = False
+    return host
+
+
 class Board:
     """A network object with all that is around it."""
 
     def __init__(self, rid: Rid = ME) -> None:
         self.clock = Clock()
         self.soon: list[Callable[[], None]] = []
-        self.store = Store(rid, 0, Loaded(), Log())
+        self.log = Log()
+        self.store = Store(rid, 0, Loaded(), self.log)
         self.network = Network(
             self.store,
+            host_of(self.clock, self.soon),
             name=NAME,
             key=b"a key that is long enough",
             root="root",
             clock=self.clock,
             random=Random(1),
-            later=self.soon.append,
+            loaded=Loaded(),
         )
+        self.network.members.records |= {node: Record(State.MEMBER) for node in ("me", "peer")}
         self.said = Said()
         self.network.join(self.said)
         self.network.connected(1)
@@ -106,6 +133,9 @@ def sealer(
     return Sealer(name, mac_key(name, key), rid)
 
 
+PEERS = sealer()
+
+
 @pytest.fixture
 def board() -> Board:
     """A server that is connected."""
@@ -120,13 +150,13 @@ def test_a_beat_tells_the_version_of_the_program(board: Board) -> None:
     peer.network.tick()
     for topic, payload in peer.said.messages:
         board.hear(topic.removeprefix("root/"), payload)
-    assert board.network.seen == {"peer": PEER}
+    assert board.network.seen == ["peer"]
     assert board.network.version_of("peer") == program_version() != ""
 
 
 def test_a_beat_without_a_version_counts_all_the_same(board: Board) -> None:
     board.hear("p/peer", sealer().seal("p/peer", "beat", packb((1,))))
-    assert board.network.seen == {"peer": PEER}
+    assert board.network.seen == ["peer"]
     assert board.network.version_of("peer") == ""
 
 
@@ -141,9 +171,63 @@ def test_a_kind_of_a_newer_minor_version_is_passed_over(board: Board) -> None:
     assert board.refused == {}
 
 
+# --- who is away ------------------------------------------------------------------------------
+
+
+def let_hours_pass(board: Board, hours: int, *, is_there: bool) -> None:
+    for _ in range(hours):
+        board.clock.now_s += COUNT_INTERVAL_S
+        if is_there:
+            board.hear("p/peer", PEERS.seal("p/peer", "beat", packb((1,))))
+        board.network.tick()
+
+
+def test_for_how_long_a_member_was_away_outlives_a_restart(board: Board) -> None:
+    let_hours_pass(board, 3, is_there=False)
+    assert board.log.loaded().unheard_s == {"peer": 3 * COUNT_INTERVAL_S}
+
+
+def test_a_member_that_was_heard_again_begins_anew_also_after_a_restart(board: Board) -> None:
+    """Or the next time that it is away for a day may be the last one."""
+    let_hours_pass(board, 3, is_there=False)
+    let_hours_pass(board, 2, is_there=True)
+    assert board.network.members.unheard_s == {}
+    assert board.log.loaded().unheard_s.get("peer", 0) == 0
+
+
+# --- while the tree is replaced ---------------------------------------------------------------
+
+
+def announcement() -> bytes:
+    """Return what the peer says that it has on its disk."""
+    vector = Vector.of({PEER: ((1, 2),)})
+    said = Membership(PEER, vector, lambda _: 0, is_fresh=False, kept={}, unheard_s={})
+    [message] = said.announce(vector, 0.0)
+    return message.body
+
+
+def replacing(board: Board) -> None:
+    """Let the board have fallen, and have its copy: the log is closed until the next life."""
+    board.network.members.standing = Standing.REGRESSED
+    board.network._anew(Copied((), {}, Vector()))
+    board.network.tick()
+    assert board.network._is_ending
+    board.log.is_closed = True
+
+
+def test_what_others_announce_meanwhile_does_not_reach_a_closed_log(board: Board) -> None:
+    replacing(board)
+    board.hear("d", PEERS.seal("d", "vector", announcement()))
+
+
+def test_hours_that_pass_meanwhile_do_not_reach_a_closed_log(board: Board) -> None:
+    replacing(board)
+    let_hours_pass(board, 2, is_there=False)
+
+
 # --- wrong messages ---------------------------------------------------------------------------
 
-GOOD = sealer().seal("d", "digest", packb((bytes(16), bytes(16))))
+GOOD = sealer().seal("d", "digest", packb((bytes(16), bytes(16), bytes(16), 0)))
 REFUSED = {
     "another network": (sealer(name="else").seal("d", "digest", b"\x90"), Cause.WRONG_NETWORK),
     "another key": (sealer(key=None).seal("d", "digest", b"\x90"), Cause.BAD_MAC),

@@ -537,7 +537,7 @@ class Pair:
                 continue
             assert isinstance(event, Arrived), "nothing is lost in memory"
             for carried in event.records:
-                self.nodes[at].store.take(carried, event.bases, again=event.is_repair)
+                self.nodes[at].store.take(carried, event.bases, event.way)
             self.nodes[at].store.take_vector(event.seen)
 
     def write(self, value: int) -> None:

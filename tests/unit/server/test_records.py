@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,15 +11,18 @@ from kvedge.model.path import P
 from kvedge.model.stamp import Dot, Rid, RidTable
 from kvedge.model.value import MISSING, Missing, packb, unpack
 from kvedge.model.vector import Vector
+from kvedge.protocol.membership import Kept
 from kvedge.server.records import (
     Loaded,
     ceiling_payload,
+    kept_payload,
     load_file,
     preamble,
     record_payload,
     rid_payload,
     seen_payloads,
     snapshot_payloads,
+    unheard_payload,
 )
 
 OLD, NEW, OTHER = Rid("me", 1 << 40), Rid("me", 2 << 40), Rid("other", 7 << 40)
@@ -147,6 +151,107 @@ def test_a_snapshot_holds_the_same() -> None:
     load_file(into, [*preamble(loaded.rids, loaded.tock), *items])
     assert tree_of(into) == tree_of(loaded)
     assert into.claimed == loaded.seen
+
+
+# --- vectors and members ----------------------------------------------------------------------
+
+_TICKS = st.integers(1, 9)
+_RIDS = st.sampled_from((OLD, NEW, OTHER))
+_RANGES = st.lists(st.tuples(_TICKS, _TICKS).map(lambda ends: (min(ends), max(ends))), min_size=1)
+_VECTORS = st.builds(
+    Vector.of,
+    st.dictionaries(_RIDS, _RANGES.map(tuple)),
+    st.dictionaries(st.sampled_from(("me", "other", "gone")), st.integers(1, 9)),
+)
+_KEPT = st.dictionaries(
+    st.sampled_from(("me", "other")),
+    st.builds(Kept, st.integers(0, 1 << 60), st.integers(0, 1 << 60), _VECTORS),
+)
+
+
+def numbered(*vectors: Vector) -> RidTable:
+    """Return a table with the rids of vectors."""
+    table = RidTable()
+    for rid, _ in (row for vector in vectors for row in vector):
+        table.number(rid, BASES[rid])
+    return table
+
+
+@given(_VECTORS, st.lists(_RIDS))
+def test_what_was_seen_is_claimed_whatever_the_numbers(seen: Vector, known: list[Rid]) -> None:
+    table, into = numbered(seen), Loaded()
+    for rid in known:
+        into.rids.number(rid)
+    load_file(into, [*preamble(table, 0), *seen_payloads(seen, table)])
+    assert into.claimed == seen
+    assert into.seen == Vector()  # claims alone are nothing where something is damaged
+
+
+@given(_VECTORS, _VECTORS)
+def test_claims_of_several_files_are_joined(one: Vector, other: Vector) -> None:
+    into = Loaded()
+    for seen in (one, other):
+        table = numbered(seen)
+        load_file(into, [*preamble(table, 0), *seen_payloads(seen, table)])
+    assert into.claimed == one.union(other)
+
+
+@given(_KEPT, st.lists(_RIDS))
+def test_what_members_announced_is_kept_whatever_the_numbers(
+    kept: dict[str, Kept], known: list[Rid]
+) -> None:
+    table, into = numbered(*(what.vector for what in kept.values())), Loaded()
+    for rid in known:
+        into.rids.number(rid)
+    payloads = [kept_payload(node, what, table) for node, what in kept.items()]
+    load_file(into, [*preamble(table, 0), *payloads])
+    assert into.kept == kept
+    assert not into.claimed
+    assert not into.seen
+
+
+def test_the_last_word_of_a_member_counts() -> None:
+    first, last = Vector.of({OLD: ((1, 9),)}), Vector.of({OLD: ((1, 2),)})
+    into, table = Loaded(), numbered(first)
+    load_file(into, [*preamble(table, 0), kept_payload("me", Kept(1, 0, first), table)])
+    load_file(into, [*preamble(table, 0), kept_payload("me", Kept(2, 1, last), table)])
+    assert into.kept == {"me": Kept(2, 1, last)}
+
+
+@pytest.mark.parametrize("lost", [OLD, OTHER])
+def test_an_announcement_that_names_a_damaged_number_was_not_made(lost: Rid) -> None:
+    """With a part of it a member would seem to have less than it said."""
+    vector = Vector.of({OLD: ((1, 2),), OTHER: ((1, 3),)}, {"gone": 4})
+    other = Kept(4, 0, Vector.of({rid: ((1, 1),) for rid in (OLD, OTHER) if rid != lost}))
+    table = numbered(vector)
+    damaged = rid_payload(table.number(lost), lost, BASES[lost])
+    payloads = [
+        *preamble(table, 0),
+        kept_payload("me", Kept(3, 0, vector), table),
+        kept_payload("other", other, table),
+    ]
+    into = Loaded()
+    load_file(into, [payload for payload in payloads if payload != damaged])
+    assert into.kept == {"other": other}
+
+
+@pytest.mark.parametrize("lost", [OLD, OTHER])
+def test_a_claim_that_names_a_damaged_number_is_not_made(lost: Rid) -> None:
+    seen = Vector.of({OLD: ((1, 2),), OTHER: ((1, 3),)}, {"gone": 4})
+    table = numbered(seen)
+    damaged = rid_payload(table.number(lost), lost, BASES[lost])
+    payloads = [*preamble(table, 0), *seen_payloads(seen, table)]
+    into = Loaded()
+    load_file(into, [payload for payload in payloads if payload != damaged])
+    rest = {rid: ranges for rid, ranges in seen if rid != lost}
+    assert into.claimed == Vector.of(rest, {"gone": 4})
+
+
+def test_for_how_long_a_member_was_not_heard_is_told_in_whole_seconds() -> None:
+    into = Loaded()
+    load_file(into, [unheard_payload("b", 7.9), unheard_payload("c", 5.0)])
+    load_file(into, [unheard_payload("b", 3600.2)])
+    assert into.unheard_s == {"b": 3600, "c": 5}
 
 
 _VALUES = st.integers(0, 3).map(packb) | st.just(MISSING)

@@ -425,6 +425,123 @@ def test_a_watch_stopped_during_its_fetch(world: World) -> None:
     assert brief(reader.read())[-1] == "[end]"
 
 
+# --- deletions that have to be told -----------------------------------------------------------
+
+
+def reap(world: World, path: Path) -> bool:
+    """Let a tombstone go as the upkeep does, unless somebody waits for it; tell whether."""
+    if world.watchers.is_awaited(path.key):
+        return False
+    return world.store.reap(path.key, world.store.seen)
+
+
+def test_without_watches_nothing_is_awaited(world: World) -> None:
+    world.set(P("a"), MISSING)
+    assert not world.watchers.is_awaited(P("a").key)
+
+
+@pytest.mark.parametrize("path", [":", "a", "a.b"])
+def test_a_deletion_is_awaited_until_a_slow_reader_has_it(world: World, path: str) -> None:
+    world.fill("a.b", "a.c", "b")
+    reader = HandReader(buffer_max=1)
+    watch = world.watch(reader, path)
+    world.set(P("a.b"), MISSING)
+    assert world.watchers.is_awaited(P("a.b").key)
+    assert not world.watchers.is_awaited(P("a.c").key)
+    assert not world.watchers.is_awaited(P("b").key)
+    reader.read()
+    watch.pump()
+    assert not world.watchers.is_awaited(P("a.b").key)
+    rest = P("a.b").elements[len(P(path)) :]
+    assert brief(reader.read()) == [f"~-{Path(*rest)}"]
+
+
+def test_what_is_told_at_once_is_not_awaited(world: World, reader: HandReader) -> None:
+    world.fill("a")
+    world.watch(reader)
+    world.set(P("a"), MISSING)
+    assert not world.watchers.is_awaited(P("a").key)
+
+
+@pytest.mark.parametrize("path", ["b", "a.b", "aa"])
+def test_watches_elsewhere_wait_for_nothing(world: World, path: str) -> None:
+    watch = world.watch(HandReader(buffer_max=0), path)
+    world.set(P("a"), MISSING)
+    assert not world.watchers.is_awaited(P("a").key)
+    watch.stop()
+
+
+def test_one_that_waits_is_enough(world: World, reader: HandReader) -> None:
+    world.watch(reader)
+    slow = world.watch(HandReader(buffer_max=0), "a")
+    world.watch(reader, "a")
+    world.set(P("a"), MISSING)
+    assert world.watchers.is_awaited(P("a").key)
+    slow.stop()
+    assert not world.watchers.is_awaited(P("a").key)
+
+
+def test_a_first_fetch_waits_for_nothing_ahead_of_it(world: World) -> None:
+    """The client has never heard of what was deleted before it came there."""
+    world.fill(*(f"x.{i:04}" for i in range(2 * streams.CHUNK)))
+    reader = HandReader(buffer_max=1)
+    world.watch(reader, fetch=True)
+    last = P(f"x.{2 * streams.CHUNK - 1:04}")
+    world.set(last, MISSING)
+    assert reap(world, last)
+    reader.buffer_max = 99
+    reader.read()
+    reader.run_due()
+    assert not any(str(last) in text for text in brief(reader.items))
+
+
+def test_one_that_starts_over_waits_for_all_that_is_ahead_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WATCH_PENDING_MAX", 5)
+    monkeypatch.setattr(streams, "CHUNK", 2)
+    world.fill("a", "y")
+    reader = HandReader(buffer_max=1)
+    world.watch(reader)
+    world.fill(*(f"x.{i}" for i in range(9)))
+    for path in ("a", "y"):
+        world.set(P(path), MISSING)
+        assert not reap(world, P(path))
+    reader.buffer_max = 3
+    reader.read()
+    reader.due.popleft()()
+    assert "~-a" in brief(reader.read())
+    assert reap(world, P("a"))
+    assert not reap(world, P("y"))
+    while reader.due:
+        reader.due.popleft()()
+        reader.read()
+    assert "~-y" in brief(reader.items)
+    assert reap(world, P("y"))
+
+
+def test_one_that_starts_over_in_its_first_fetch_tells_what_it_had_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WATCH_PENDING_MAX", 2)
+    monkeypatch.setattr(streams, "CHUNK", 2)
+    world.fill("a", *(f"x.{i}" for i in range(20)))
+    reader = HandReader(buffer_max=3)
+    watch = world.watch(reader, fetch=True)
+    reader.run_due()
+    assert "a=1" in brief(reader.read())  # the client has it
+    reader.buffer_max = 0
+    world.set(P("a"), MISSING)
+    for value in range(2, 9):
+        world.fill(*(f"x.{i}" for i in range(20)), value=value)
+    reap(world, P("a"))
+    reader.buffer_max = 99
+    watch.pump()
+    reader.run_due()
+    reader.read()
+    assert "~-a" in brief(reader.items)
+
+
 PATHS = [EMPTY, P("a"), P("a.b"), P("a.b.c"), P("a.c"), P("b"), P("c.:1"), P("c.:t")]
 VALUES = st.integers(0, 5) | st.just(MISSING)
 
@@ -465,6 +582,10 @@ class Watching(RuleBasedStateMachine):
     @rule(path=st.sampled_from(PATHS), value=VALUES)
     def write(self, path: Path, value: object) -> None:
         self.world.set(path, value)
+
+    @rule(path=st.sampled_from(PATHS))
+    def let_a_tombstone_go(self, path: Path) -> None:
+        reap(self.world, path)
 
     @rule()
     def turn_of_the_loop(self) -> None:

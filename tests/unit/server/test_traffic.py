@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -14,8 +15,9 @@ from kvedge.model.path import P
 from kvedge.model.stamp import Rid
 from kvedge.model.value import MISSING, packb
 from kvedge.protocol.envelope import Cause, Opened, Refused
+from kvedge.protocol.membership import Record, State
 from kvedge.protocol.summary import PATHS_MAX, RANGES_MAX, summary_of
-from kvedge.server.network import Network
+from kvedge.server.network import Host, Network
 from kvedge.server.records import Loaded
 from kvedge.server.store import Store
 from kvedge.server.traffic import Passed, Taps
@@ -73,6 +75,15 @@ class CountLog:
         return self.number
 
 
+def host_of(due: list[Callable[[], None]]) -> Any:
+    """Return what a network wants of its server; what is to be done soon is kept."""
+    host = create_autospec(Host, instance=True)
+    host.later.side_effect = due.append
+    host.wall_ms.return_value = None
+    host.is_awaited.return_value = False
+    return host
+
+
 class Side:
     """One server: store, network and an ear at it."""
 
@@ -82,13 +93,15 @@ class Side:
         self.store = Store(rid, 1000, Loaded(), self.log)
         self.network = Network(
             self.store,
+            host_of(self.due),
             name="net",
             key=key,
             root="net",
             clock=VirtualClock(),
             random=Random(1),
-            later=self.due.append,
+            loaded=Loaded(),
         )
+        self.network.members.records |= {n: Record(State.MEMBER) for n in ("me", "peer")}
         broadcast: Any = cable
         cable.ends.append(self)
         self.network.join(broadcast)
@@ -154,10 +167,10 @@ def test_a_pull_is_told_from_question_to_answer(cable: Cable, sides: tuple[Side,
     for number in range(PATHS_MAX + 2):
         me.write(f"a.x{number}")
     cable.sent.clear()  # the hints are lost
-    me.network._send(me.network._replication.digest())
+    me.network.send(me.network._replication.digest())
     cable.carry()
     told = {each.content.kind: each.fields() for each in peer.ear.passed}  # type: ignore[union-attr]
-    assert list(told)[:3] == ["digest", "ask", "give"]
+    assert [kind for kind in told if kind != "want"][:3] == ["digest", "ask", "give"]
     assert len(told["digest"]["seen"]) == len(told["digest"]["holds"]) == 8
     assert told["ask"]["has_up_to"] == {}
     assert told["give"]["records"] == PATHS_MAX + 2
@@ -199,7 +212,7 @@ def test_damaged_messages_have_a_summary_all_the_same(
     for number in range(5):
         me.write(f"a.x{number}")
     cable.sent.clear()
-    me.network._send(me.network._replication.digest())
+    me.network.send(me.network._replication.digest())
     cable.carry()
     peer.network.tick()
     real = [each.content for side in sides for each in side.ear.passed]

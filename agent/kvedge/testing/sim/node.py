@@ -253,7 +253,6 @@ class Node:
 
     def begin_anew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
         """Set the tree aside and begin a new life with an empty one."""
-        self.store.is_frozen = True
         self._cluster.may_be_lost(self)
         self._cluster.saved(saved)
         self.later(lambda: self._renew(rid, copied, saved))
