@@ -24,10 +24,8 @@ from kvedge import limits
 from kvedge.model.path import Path as TreePath
 from kvedge.model.stamp import Dot, Rid
 from kvedge.model.value import packb
-from kvedge.model.vector import Vector
-from kvedge.protocol.batches import Carried
+from kvedge.protocol.batches import Carried, Writers, record_parts
 from kvedge.protocol.envelope import Sealer, mac_key
-from kvedge.protocol.replication import Replication
 from kvedge.testing.mosquitto import Mosquitto, mosquitto
 
 SECONDS = 5.0
@@ -42,24 +40,6 @@ KEY = mac_key(NET, b"a key of 16 bytes or more")
 _CONNECT, _PUBLISH, _PUBACK, _SUBSCRIBE = 0x10, 0x30, 0x40, 0x82
 _CONNACK, _SUBACK = 0x20, 0x90
 _INCARNATION = 1 << 40
-
-
-class _Empty:
-    """The part of a shelf that telling of new records needs."""
-
-    seen = taken = Vector()
-    refusals = 0
-
-    def base(self, rid: Rid) -> int:
-        return 12_345
-
-    def root(self) -> bytes:
-        return b""
-
-    def lacking(
-        self, vector: Vector, *, after: bytes | None, bytes_max: int
-    ) -> tuple[list[Carried], bytes | None]:
-        return [], None
 
 
 class Tally:
@@ -105,7 +85,6 @@ class Board(asyncio.Protocol):
         self._is_witness = is_witness
         rid = Rid(name, _INCARNATION)
         self._sealer = Sealer(NET, KEY, rid)
-        self._replication = Replication(rid, _Empty())
         self._rid = rid
         self._tick = 0
         self._number = 0
@@ -138,8 +117,9 @@ class Board(asyncio.Protocol):
         self._tick += 1
         key = TreePath("sensor", self._name, "attic", "temperature").key
         record = Carried(key, self._tick, (Dot(self._rid, self._tick),), packb(21.5 + self._tick))
-        for message in self._replication.updates([record]):
-            self.publish(f"u/{self._name}", "update", message.body)
+        writers = Writers()
+        parts = record_parts(record, writers, lambda _: 12_345)
+        self.publish(f"u/{self._name}", "update", packb((writers.listed, (parts,))))
 
     def beat(self) -> None:
         """Say that it is there."""

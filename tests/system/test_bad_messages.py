@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -118,6 +119,10 @@ def faults(server: Any) -> list[str]:
     with server.connect() as client:
         found = [item.value for item in client.get_tree(f":.kv.error.{server.node}")]
     return [fault["message"] for fault in found if tuple(fault["path"])[-1] == "messages"]
+
+
+def has_stored(server: Any, told: str) -> bool:
+    return any(told in fault for fault in faults(server))
 
 
 def write(server: Any, path: str, value: object) -> None:
@@ -248,7 +253,7 @@ def test_bad_messages_are_told_once_and_harm_nobody(peers: Peers, told: str) -> 
         [line] = peers.told(server)
         assert told in line
         if told != "too large":  # that is refused before anybody looks at it
-            assert until(lambda: any(told in fault for fault in faults(server))), faults(server)
+            assert until(partial(has_stored, server, told)), faults(server)
 
 
 # --- more of it -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvedge.errors import RemoteProtocolError
-from kvedge.model.stamp import Dot, Rid, generation_of, new_incarnation
+from kvedge.model.stamp import GENERATION_MAX, Dot, Rid, generation_of, new_incarnation
 from kvedge.model.value import decode, packb
 from kvedge.model.vector import Vector
 from kvedge.protocol.exchange import Kind, Outgoing
@@ -20,7 +20,6 @@ from kvedge.protocol.membership import (
     ANNOUNCE_AGAIN_S,
     ANNOUNCE_INTERVAL_S,
     EXPIRE_AFTER_S,
-    GENERATION_MAX,
     SURE_AFTER_S,
     Admit,
     Event,
