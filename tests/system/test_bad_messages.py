@@ -61,6 +61,7 @@ class Peers:
 
     def heard(self, topic: str) -> bytes:
         """Return a real message on a topic."""
+        assert until(lambda: any(at == topic for at, _ in self.stranger.heard)), topic
         heard: Messages = self.stranger.heard
         return next(payload for at, payload in reversed(heard) if at == topic)
 

@@ -319,7 +319,10 @@ class Membership:
     def digest(self) -> tuple[bytes, int]:
         """What each digest says of us: a hash of our last announcement, and our standing."""
         vector = Vector() if self._announced is None else self._announced
-        return announced_hash(self._rid.incarnation, vector), self.standing
+        is_alone = self.members() == [self._rid.node]  # nobody is left who could judge us
+        is_good = self.standing is Standing.UNSURE and is_alone
+        standing = Standing.GOOD if is_good else self.standing
+        return announced_hash(self._rid.incarnation, vector), standing
 
     def announce(self, durable: Vector, now: float, *, at_once: bool = False) -> list[Outgoing]:
         """Return the announcement of our durable vector, where one is due.
@@ -447,6 +450,8 @@ class Membership:
             raise RemoteProtocolError("a server's message is wrong in the standing of a verdict")
         if incarnation != self._rid.incarnation or self.has_left:
             return []
+        if self.state(sender.node) is State.EXPIRED:
+            return []  # its memory is what counts no more
         if standing == Standing.GOOD and self.standing is Standing.UNSURE:
             self.standing = Standing.GOOD
         is_outlived = generation >= generation_of(self._rid.incarnation)

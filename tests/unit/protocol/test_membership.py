@@ -408,6 +408,18 @@ def test_a_verdict_counts_where_it_is_so(name: str) -> None:
     assert me.generation_heard == (decode(body)[2] if falls else 0)
 
 
+def test_an_expired_node_judges_nobody() -> None:
+    me = membership(members=["me"], expired=["c"])
+    assert me.receive(Kind.VERDICT, C, verdict_body(REGRESSED, generation=9), 0.0) == []
+    assert me.standing is UNSURE
+
+
+def test_who_is_left_alone_stands_well_in_the_eyes_of_the_others() -> None:
+    assert membership(members=["me"], expired=["b"]).digest[1] == GOOD
+    assert membership(members=["me", "b"]).digest[1] == UNSURE
+    assert membership(members=["me"], standing=REGRESSED).digest[1] == REGRESSED
+
+
 @pytest.mark.parametrize("generation", [-1, GENERATION_MAX, 1.0, True, None, "1", {}])
 def test_a_verdict_with_a_nonsensical_generation_is_refused(generation: object) -> None:
     me = membership()
