@@ -448,15 +448,15 @@ class Membership:
             raise RemoteProtocolError("a server's message is wrong in the generation of a verdict")
         if type(standing) is not int:
             raise RemoteProtocolError("a server's message is wrong in the standing of a verdict")
-        if incarnation != self._rid.incarnation or self.has_left:
-            return []
-        if self.state(sender.node) is State.EXPIRED:
-            return []  # its memory is what counts no more
+        if incarnation != self._rid.incarnation or self.state(sender.node) is State.EXPIRED:
+            return []  # meant for another life; or of somebody whose memory counts no more
         if standing == Standing.GOOD and self.standing is Standing.UNSURE:
             self.standing = Standing.GOOD
         is_outlived = generation >= generation_of(self._rid.incarnation)
         is_behind = is_outlived or not self._start.covers(proof)
-        if standing != Standing.EXPIRED and not (standing == Standing.REGRESSED and is_behind):
+        # Who has fallen already may have to speak as a later life still.
+        falls = not self.has_left if standing == Standing.EXPIRED else is_behind
+        if standing not in _HAS_LEFT or not falls or (self.has_left and not is_outlived):
             return []
         self.generation_heard = max(self.generation_heard, generation)
         self.standing = Standing(standing)

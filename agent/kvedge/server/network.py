@@ -61,6 +61,7 @@ from kvedge.server.conflicts import Conflicts
 from kvedge.server.faults import ServerFaults
 from kvedge.server.fences import Fences
 from kvedge.server.guard import ClockGuard
+from kvedge.server.handover import HandOver
 from kvedge.server.members import MEMBERS, member_entry, read_member
 from kvedge.server.peers import StoreShelf
 from kvedge.server.program import program_version, version_said
@@ -90,7 +91,7 @@ COPY_AGAIN_S = 20.0
 GIVE_WAY_AFTER_S = 3.0
 """A server that speaks for so long under our name is alive."""
 
-GIVE_WAY_MAX_S = 15.0
+GIVE_WAY_MAX_S = 30.0
 """It has had the time to take over what we have."""
 
 TICK_MAX_S = 0.1
@@ -204,7 +205,8 @@ class Network:
         self._unheard_told: set[str] = set()
         self._copy_s = 0.0  # when to take a whole copy, if one is needed
         self._told_s: dict[str, float] = {}  # whom we told that its clock is ahead
-        self._doubles: dict[int, float] = {}  # since when another incarnation beats
+        self._handover: HandOver | None = None
+        self._double: tuple[int, float, float] | None = None  # who, since when, heard when
         self._ticked_s = clock.boottime_s()
         self.refused: Counter[Cause] = Counter()
         self.taps = Taps()
@@ -403,13 +405,14 @@ class Network:
         if kind is None:
             return  # of a newer minor version
         if opened.sender.node == self._rid.node:
-            self._note_double(opened.sender.incarnation, kind, now)
+            self._note_double(opened.sender.incarnation, now)
         if kind is Kind.AHEAD:
             self._take_ahead(opened)
         if kind is Kind.ASK:
             self._asking[opened.sender.node] = opened
         self._act(self._replication.receive(kind, opened.sender, opened.body, now))
-        self._act(self.members.receive(kind, opened.sender, opened.body, now))
+        if kind is not Kind.VERDICT or not self._gives_way(now):
+            self._act(self.members.receive(kind, opened.sender, opened.body, now))
         self._remote.receive(kind, opened.sender, opened.body)
         if kind is Kind.DIGEST and self._replication.is_consistent:
             self._trickle.heard_consistent()
@@ -596,10 +599,11 @@ class Network:
         generation = self.members.next_generation(self._store.seen)
         life = new_incarnation(generation, self._random.getrandbits(RANDOM_BITS))
         rid = Rid(self._rid.node, life)
+        self._double = self._handover = None
         self._remote.end()
         self.members.live_on(rid)
         self._speak_as(rid)
-        self._beat_s = 0.0
+        self._beat_s = self._copy_s = 0.0
 
     def _copy(self, now: float) -> None:
         """Begin to take a whole copy, from whom is best."""
@@ -648,21 +652,37 @@ class Network:
         )
         self._saved = []
 
-    def _note_double(self, incarnation: int, kind: Kind, now: float) -> None:
+    def _gives_way(self, now: float) -> bool:
+        """Tell whether a younger server of our name is there: then verdicts are meant for it."""
+        return self._double is not None and now < self._double[2] + limits.SILENCE_MAX_S
+
+    def _note_double(self, incarnation: int, now: float) -> None:
         """Take note of a message of another server under our name.
 
         The one with the smaller incarnation gives way, once the other one is surely alive (last
-        words of an earlier life come late) and has what this one has.
+        words of an earlier life come late) and has what this one has written.
         """
         if incarnation < self._rid.incarnation or self.members.has_left:
             return
-        if incarnation not in self._doubles:
-            self._doubles[incarnation] = now
+        if self._double is None or self._double[0] != incarnation:
+            self._double = incarnation, now, now
             message = f"another server runs under the name {self._rid.node}"
             self._fault("name", message, is_logged=True)
-        since = self._doubles[incarnation]
-        has_all = kind is Kind.DIGEST and self._replication.is_consistent
-        if now > since + (GIVE_WAY_AFTER_S if has_all else GIVE_WAY_MAX_S):
+        since = self._double[1]
+        self._double = incarnation, since, now
+        younger = Rid(self._rid.node, incarnation)
+        is_well = self.members.standing_of(younger) in (Standing.GOOD, Standing.UNSURE)
+        if self._handover is None and is_well and now > since + GIVE_WAY_AFTER_S:
+            self._handover = HandOver(
+                self._store,
+                lambda path, request, done: self._remote.ask(
+                    younger, path, request, done, self._clock.boottime_s()
+                ),
+            )
+        is_handed = self._handover is not None and self._handover.is_done
+        if is_handed or now > since + GIVE_WAY_MAX_S:
+            failed = "all" if self._handover is None else self._handover.failed
+            log.warning("giving way; writes that could not be handed over: %s", failed)
             self._host.give_way()
 
     # --- writes that others make for us ---------------------------------------------------------

@@ -393,6 +393,12 @@ VERDICTS: dict[str, Verdict] = {
     "unsure": (GOOD, verdict_body(UNSURE, generation=9), GOOD, False),
     "of a newer version": (GOOD, verdict_body(17, generation=9), GOOD, False),
     "good, too late": (REGRESSED, verdict_body(GOOD), REGRESSED, False),
+    "fallen, and outlived once more": (
+        REGRESSED,
+        verdict_body(REGRESSED, generation=7),
+        REGRESSED,
+        True,
+    ),
     "expired, too late": (REGRESSED, verdict_body(Standing.EXPIRED), REGRESSED, False),
 }
 
