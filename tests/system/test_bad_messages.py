@@ -103,8 +103,13 @@ def peers(
     servers[1].start("--mqtt", broker.uri, environ=config)  # it has to pull
     made = Peers(servers, stranger, broker)
     made.stay_equal("first")
-    wanted = {f"{NET}/{topic}" for topic in ("d", "u/one", "p/one", "q/one", "q/two")}
-    assert until(lambda: wanted <= {topic for topic, _ in stranger.heard})
+    wanted = {f"{NET}/{topic}" for topic in ("d", "u/one", "u/two", "p/one", "q/one", "q/two")}
+
+    def has_heard_all() -> bool:
+        made.stay_equal("first")  # by writes, which are told to those who are connected
+        return wanted <= {topic for topic, _ in stranger.heard}
+
+    assert until(has_heard_all)
     return made
 
 
