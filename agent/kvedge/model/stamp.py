@@ -91,13 +91,18 @@ class RidTable:
         return rid in self._numbers
 
     def number(self, rid: Rid, base: int = 0) -> int:
-        """Return the number of a rid; a new one is entered with its base."""
+        """Return the number of a rid; a new one is entered with its base.
+
+        A base of 0 stands for one that is not known yet: a later one replaces it.
+        """
         known = self._numbers.get(rid)
         if known is None:
             known = self._next
             self._next += 1
             self._rows[known] = (rid, base)
             self._numbers[rid] = known
+        elif base and not self._rows[known][1]:
+            self._rows[known] = (rid, base)
         return known
 
     def rid(self, number: int) -> Rid:

@@ -299,7 +299,11 @@ class Store:
                 vector.merge(seen)
 
     def _number_of(self, rid: Rid, bases: Mapping[Rid, int]) -> int:
-        return self._announced_number(self.rids.number(rid, bases.get(rid, 0)))
+        before = self.rids.base_of(rid)
+        number = self.rids.number(rid, bases.get(rid, 0))
+        if self.rids.base(number) != before:  # the log knows it without its base, if at all
+            self._announced.pop(number, None)
+        return self._announced_number(number)
 
     def _announced_number(self, number: int) -> int:
         self._announce(number)
