@@ -8,9 +8,11 @@ one writes an entry `:.kv.conflict.NODE.TICK`, TICK being the lost change's as u
     CHANGE = {"node", "tick", "tock", "value"}     without value for a deletion;
                                                    with "cut": true where it was too large
 
-A winner knew the loser where its chain covers it, or where the author of one of its links had
-announced a vector with it before: a chain names five nodes, and forgets what was reaped.  Where
-a full chain leaves it open the kind is `unsure`.  Two equal values are no conflict.
+A winner knew the loser where its chain covers it.  A chain may have forgotten the loser, since it
+names five nodes, or since a deletion was reaped.  It is known then where the author of each of its
+links had announced a vector with it before, and nothing of that vector has beaten the loser here;
+otherwise the kind is `unsure`.  That something was seen says nothing alone: it may have lost at
+once to what did not know it.  Two equal values are no conflict.
 
 Kind `fence`: a job wrote here, in a split, under a fence below one that had been given already.
 Its write was not refused, and may be the entry that is held; `won` is the entry of the fence.
@@ -21,13 +23,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 
+from kvedge.limits import CHAIN_LINKS_MAX
 from kvedge.model import entry as entries
 from kvedge.model.entry import Entry, unpack_entry
 from kvedge.model.merge import Conflict, merge
 from kvedge.model.path import SYSTEM, elements_of
 from kvedge.model.places import CONFLICTS
 from kvedge.model.stamp import Dot
-from kvedge.model.value import packb, unpack
+from kvedge.model.value import MISSING, packb, unpack
 from kvedge.protocol.membership import Kept
 from kvedge.server.store import Pending, Store
 
@@ -62,11 +65,14 @@ class Conflicts:
         loser, winner = outcome.loser, outcome.winner
         if loser is None or outcome.conflict is Conflict.NONE or loser.value == winner.value:
             return None
-        if loser.dot.rid.node != self._store.rid.node or _is_known(loser.dot, winner, kept):
+        if loser.dot.rid.node != self._store.rid.node:
+            return None
+        kind = Conflict.UNSURE if _may_have_forgotten(winner, loser) else outcome.conflict
+        if kind is Conflict.UNSURE and self._is_known(loser.dot, winner, kept):
             return None
         value = {
             "path": list(elements_of(write.key)),
-            "kind": outcome.conflict.value,
+            "kind": kind.value,
             "lost": self._change(loser),
             "won": self._change(winner),
         }
@@ -90,6 +96,17 @@ class Conflicts:
         }
         return (self._own / rids.shown(lost.dot)[1]).key, packb(value)
 
+    def _is_known(self, loser: Dot, winner: Entry, kept: Mapping[str, Kept]) -> bool:
+        """Tell whether all in the winner's chain had the loser before, and in its place."""
+        return all(self._was_there(loser, link, kept.get(link.rid.node)) for link in winner.chain)
+
+    def _was_there(self, loser: Dot, link: Dot, told: Kept | None) -> bool:
+        if told is None or loser not in told.vector:
+            return False
+        last = told.vector.last(link.rid)
+        is_before = last < link.tick and (last > 0 or told.incarnation <= link.rid.incarnation)
+        return is_before and self._store.seen.covers(told.vector)
+
     def _change(self, entry: Entry) -> dict[str, object]:
         node, tick = self._store.rids.shown(entry.dot)
         change: dict[str, object] = {"node": node, "tick": tick, "tock": entry.tock}
@@ -105,10 +122,8 @@ class Conflicts:
             yield self._kept.popleft()
 
 
-def _is_known(loser: Dot, winner: Entry, kept: Mapping[str, Kept]) -> bool:
-    """Tell whether somebody in the winner's chain had the loser before."""
-    for link in winner.chain:
-        told = kept.get(link.rid.node)
-        if told is not None and loser in told.vector and told.vector.last(link.rid) < link.tick:
-            return told.vector.last(link.rid) > 0 or told.incarnation <= link.rid.incarnation
-    return False
+def _may_have_forgotten(winner: Entry, loser: Entry) -> bool:
+    """Tell whether a chain that does not cover a change may be of somebody who knew it."""
+    named = {link.rid.node for link in winner.chain}
+    is_full = len(winner.chain) >= CHAIN_LINKS_MAX
+    return loser.dot.rid.node not in named and (is_full or loser.value is MISSING)
