@@ -174,6 +174,7 @@ class Membership:
         is_fresh: Whether this life began with an empty store.
         unheard_s: For how long nothing was heard of members, as far as stored.
         announce_interval_s: Between two announcements of a vector that changes.
+        expire_after_s: For how long a member may be not heard, in our own running time.
 
     Attributes:
         standing: What we know of ourselves.
@@ -194,12 +195,14 @@ class Membership:
         kept: dict[str, Kept],
         unheard_s: dict[str, float],
         announce_interval_s: float = ANNOUNCE_INTERVAL_S,
+        expire_after_s: float = EXPIRE_AFTER_S,
     ) -> None:
         self._rid = rid
         self._start = start.copy()
         self._bases = bases
         self._is_fresh = is_fresh
         self._announce_interval_s = announce_interval_s
+        self._expire_after_s = expire_after_s
         self._announced: Vector | None = None
         self._due_s = self._sent_s = _NEVER
         self._asked_s: dict[str, float] = {}
@@ -453,7 +456,8 @@ class Membership:
         if standing == Standing.GOOD and self.standing is Standing.UNSURE:
             self.standing = Standing.GOOD
         is_outlived = generation >= generation_of(self._rid.incarnation)
-        is_behind = is_outlived or not self._start.covers(proof)
+        # Who began with nothing has lost nothing: some may not know yet that it began anew.
+        is_behind = is_outlived or not (self._is_fresh or self._start.covers(proof))
         # Who has fallen already may have to speak as a later life still.
         falls = not self.has_left if standing == Standing.EXPIRED else is_behind
         if standing not in _HAS_LEFT or not falls or (self.has_left and not is_outlived):
@@ -509,7 +513,7 @@ class Membership:
         is_majority = 2 * (1 + sum(node in there for node in members)) > 1 + len(members)
         if not is_majority or not self.is_member or self.has_left:
             return []
-        return [node for node in members if self.unheard_s.get(node, 0) >= EXPIRE_AFTER_S]
+        return [node for node in members if self.unheard_s.get(node, 0) >= self._expire_after_s]
 
 
 def _floor(rids: list[Rid], vectors: list[Vector]) -> int:

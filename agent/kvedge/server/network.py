@@ -109,10 +109,14 @@ class Pace:
     Attributes:
         announce_interval_s: Between two announcements of a vector that changes.
         recount_interval_s: Between two looks at the whole tree.
+        count_interval_s: Between two counts of for how long members were not heard.
+        expire_after_s: For how long a member may be not heard, in our own running time.
     """
 
     announce_interval_s: float = ANNOUNCE_INTERVAL_S
     recount_interval_s: float = RECOUNT_INTERVAL_S
+    count_interval_s: float = COUNT_INTERVAL_S
+    expire_after_s: float = EXPIRE_AFTER_S
 
 
 PACE = Pace()
@@ -239,6 +243,7 @@ class Network:
             kept=kept,
             unheard_s=unheard_s,
             announce_interval_s=self._pace.announce_interval_s,
+            expire_after_s=self._pace.expire_after_s,
         )
         for key, packed in store.tree.items():
             if key.startswith(MEMBERS):
@@ -532,11 +537,11 @@ class Network:
 
     def _count_time(self, now: float) -> None:
         """Let running time pass; expire members of which nothing was heard for very long."""
-        if now < self._ticked_s + COUNT_INTERVAL_S:
+        if now < self._ticked_s + self._pace.count_interval_s:
             return
         passed, self._ticked_s = now - self._ticked_s, now
         for node in self.members.passed(passed, self._presence.seen()):
-            why = f"not heard for {EXPIRE_AFTER_S / 3600:.0f} h"
+            why = f"not heard for {self._pace.expire_after_s / 3600:.0f} h"
             log.warning("member %s is expired: %s", node, why)
             self._write_member(node, Record(State.EXPIRED), why)
         unheard = self.members.unheard_s
