@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench lint clean
+.PHONY: help demo test test-fast soak bench lint clean
 
 # mosquitto lives in /usr/sbin, which is not on an ordinary user's PATH in Debian.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -25,6 +25,10 @@ test: ## run all tests, linters and type checker included
 test-fast: ## run the tests that start no process and are quick
 	@bash .ci/prepare
 	$(PYTHON_IN_VENV) -m pytest -m "not system and not slow"
+
+soak: ## simulate clusters from ever new seeds for SECONDS=600; prints what repeats a failure
+	@bash .ci/prepare
+	$(PYTHON_IN_VENV) -m kvedge.testing.sim --soak $(or $(SECONDS),600) $(or $(SEED),$$RANDOM$$RANDOM)
 
 bench: ## measure; prints numbers with unit and machine
 	@bash .ci/prepare

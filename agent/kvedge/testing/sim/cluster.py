@@ -180,9 +180,7 @@ class Cluster:
             self._matches[key] = any(matches(wanted, topic) for wanted in key[0])
         return self._matches[key]
 
-    def hold(
-        self, sender: str, to: str, topic: str, *, skip: int = 0, size_min: int = 0
-    ) -> None:
+    def hold(self, sender: str, to: str, topic: str, *, skip: int = 0, size_min: int = 0) -> None:
         """Hold messages back until `release`; see `Held`."""
         self._holding[Held(sender, to, f"sim/{topic}", skip, size_min)] = 0
 

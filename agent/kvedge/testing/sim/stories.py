@@ -344,7 +344,7 @@ def a_deletion_is_lost_with_the_power(seed: int) -> None:
         cluster.run(2 * PACE.announce_interval_s)
         b.write((BELOW / 1).key, pack(number))  # announced at once, and then not for a while
         cluster.run(PACE.announce_interval_s - 0.6 + 0.1 * number)
-        b.write((BELOW / 2).key, pack(number))  # its tock is ahead: what comes is not synced at once
+        b.write((BELOW / 2).key, pack(number))  # what comes now is not synced at once
         cluster.run(0.02)
         a.write(KEY, MISSING)
         cluster.run(0.9)
