@@ -10,7 +10,7 @@ import pytest
 from kvedge.model import entry as entries
 from kvedge.model.chain import Covers, covers
 from kvedge.model.entry import Entry, unpack_entry
-from kvedge.model.stamp import Rid, tock_at
+from kvedge.model.stamp import Rid, RidTable, tock_at
 from kvedge.model.vector import Vector
 from kvedge.protocol.exchange import Outgoing
 from kvedge.protocol.membership import Admit, Kept, Membership, Standing
@@ -122,6 +122,14 @@ def ticks_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "write", same_tick)
 
 
+def bases_are_taken_as_they_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def number(self: RidTable, rid: Rid, base: int = 0) -> int:
+        return known(self, rid) if self.knows(rid) else known(self, rid, base)
+
+    known = RidTable.number
+    monkeypatch.setattr(RidTable, "number", number)
+
+
 def compare_and_set_compares_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "newest", Store.get)
 
@@ -167,6 +175,7 @@ PLANTS: tuple[tuple[Plant, str, int], ...] = (
     (answers_without_the_disk, "dark", 3000),
     (incarnation_is_kept, "default", 30),
     (ticks_are_used_again, "default", 30),
+    (bases_are_taken_as_they_come_first, "default", 30),
     (compare_and_set_compares_what_is_visible, "default", 30),
     (conflicts_are_not_told, "default", 30),
     (what_was_announced_counts_as_known, "default", 30),

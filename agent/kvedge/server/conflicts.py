@@ -31,6 +31,7 @@ from kvedge.model.path import SYSTEM, elements_of
 from kvedge.model.places import CONFLICTS
 from kvedge.model.stamp import Dot
 from kvedge.model.value import MISSING, packb, unpack
+from kvedge.model.vector import Vector
 from kvedge.protocol.membership import Kept
 from kvedge.server.store import Pending, Store
 
@@ -41,10 +42,16 @@ _VALUE_MAX_BYTES = 64 * 1024  # of one of the two in a record
 
 
 class Conflicts:
-    """Finds the conflicts that this node has to record."""
+    """Finds the conflicts that this node has to record.
+
+    Attributes:
+        before: What was seen when the last pull came.  Its records settle together with its cut,
+            which says nothing of what was here before.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.before = store.seen.copy()
         self._own = CONFLICTS / store.rid.node
         start = self._own.key
         found = (key for key in store.tree.walk(start, count=2 * CONFLICTS_MAX) if key != start)
@@ -68,7 +75,8 @@ class Conflicts:
         if loser.dot.rid.node != self._store.rid.node:
             return None
         kind = Conflict.UNSURE if _may_have_forgotten(winner, loser) else outcome.conflict
-        if kind is Conflict.UNSURE and self._is_known(loser.dot, winner, kept):
+        seen = self._store.seen if write.is_counted else self.before
+        if kind is Conflict.UNSURE and _is_known(loser.dot, winner, kept, seen):
             return None
         value = {
             "path": list(elements_of(write.key)),
@@ -96,17 +104,6 @@ class Conflicts:
         }
         return (self._own / rids.shown(lost.dot)[1]).key, packb(value)
 
-    def _is_known(self, loser: Dot, winner: Entry, kept: Mapping[str, Kept]) -> bool:
-        """Tell whether all in the winner's chain had the loser before, and in its place."""
-        return all(self._was_there(loser, link, kept.get(link.rid.node)) for link in winner.chain)
-
-    def _was_there(self, loser: Dot, link: Dot, told: Kept | None) -> bool:
-        if told is None or loser not in told.vector:
-            return False
-        last = told.vector.last(link.rid)
-        is_before = last < link.tick and (last > 0 or told.incarnation <= link.rid.incarnation)
-        return is_before and self._store.seen.covers(told.vector)
-
     def _change(self, entry: Entry) -> dict[str, object]:
         node, tick = self._store.rids.shown(entry.dot)
         change: dict[str, object] = {"node": node, "tick": tick, "tock": entry.tock}
@@ -120,6 +117,19 @@ class Conflicts:
         self._kept.append(key)
         while len(self._kept) > CONFLICTS_MAX:
             yield self._kept.popleft()
+
+
+def _is_known(loser: Dot, winner: Entry, kept: Mapping[str, Kept], seen: Vector) -> bool:
+    """Tell whether all in the winner's chain had the loser before, and in its place."""
+    return all(_was_there(loser, link, kept.get(link.rid.node), seen) for link in winner.chain)
+
+
+def _was_there(loser: Dot, link: Dot, told: Kept | None, seen: Vector) -> bool:
+    if told is None or loser not in told.vector:
+        return False
+    last = told.vector.last(link.rid)
+    is_before = last < link.tick and (last > 0 or told.incarnation <= link.rid.incarnation)
+    return is_before and seen.covers(told.vector)
 
 
 def _may_have_forgotten(winner: Entry, loser: Entry) -> bool:

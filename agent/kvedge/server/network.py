@@ -729,6 +729,8 @@ class Network:
         self._host.later(partial(self._faults.record, what, message))
 
     def _merge(self, arrived: Arrived) -> None:
+        if arrived.way is not Way.UPDATE:
+            self._conflicts.before = self._store.seen.copy()
         wall_ms = self._host.wall_ms()
         for record in arrived.records:
             if self._guard.refuses(record, arrived.bases, wall_ms):

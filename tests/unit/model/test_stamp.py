@@ -104,6 +104,13 @@ def test_base_is_fixed_with_the_first_use() -> None:
     assert table.base(number) == 5
 
 
+def test_a_base_may_come_after_the_rid() -> None:
+    table = RidTable()
+    number = table.number(Rid("a", 1))
+    assert table.number(Rid("a", 1), base=9) == number
+    assert table.shown(Dot(Rid("a", 1), 2)) == ("a", 11)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, 9))), max_size=12))
 def test_what_a_table_retains_keeps_its_number_and_no_number_comes_again(
     steps: list[tuple[bool, set[int]]],

@@ -426,6 +426,17 @@ def test_who_is_left_alone_stands_well_in_the_eyes_of_the_others() -> None:
     assert membership(members=["me"], standing=REGRESSED).digest[1] == REGRESSED
 
 
+@pytest.mark.parametrize(("generation", "then"), [(0, GOOD), (5, REGRESSED)])
+def test_who_began_with_nothing_is_regressed_by_its_generation_alone(
+    generation: int, then: Standing
+) -> None:
+    me = membership(is_fresh=True)
+    me.receive(
+        Kind.VERDICT, C, verdict_body(REGRESSED, generation=generation, proof=[(0, 1, 3)]), 0.0
+    )
+    assert me.standing is then
+
+
 @pytest.mark.parametrize("generation", [-1, GENERATION_MAX, 1.0, True, None, "1", {}])
 def test_a_verdict_with_a_nonsensical_generation_is_refused(generation: object) -> None:
     me = membership()

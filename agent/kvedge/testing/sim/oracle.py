@@ -169,6 +169,9 @@ class Oracle:
         if self._issued.get(dot) != _meaning(store, key, packed):
             was = self._issued.get(dot)
             raise Broken(Check.SAME_DOT, f"{dot} on {node.name}: {was}")
+        for link in entries.chain_of(packed, store.rids):
+            if self._links.get(link, store.rids.shown(link)) != store.rids.shown(link):
+                raise Broken(Check.SAME_DOT, f"{node.name} shows {link} as another tick")
         if pending.has_won:
             diary.newest = max(diary.newest, entries.tock_of(packed))
             if self.is_honest and entries.is_live(packed):
@@ -185,8 +188,10 @@ class Oracle:
         loser, winner = map(store.dot_of, pair)
         if loser.rid.node != node.name or loser == winner or loser not in self._issued:
             return
-        values = map(entries.value_of, pair)
-        if next(values) != next(values) and not self.knew(winner, loser):
+        lost, won = map(entries.value_of, pair)
+        if isinstance(lost, Missing) and not self.is_honest:
+            return  # a damaged board may have forgotten a deletion that it had announced to know
+        if lost != won and not self.knew(winner, loser):
             self.diaries[node.name].unreported[loser] = winner
 
     def knew(self, winner: Dot, loser: Dot) -> bool:
