@@ -42,16 +42,11 @@ _VALUE_MAX_BYTES = 64 * 1024  # of one of the two in a record
 
 
 class Conflicts:
-    """Finds the conflicts that this node has to record.
-
-    Attributes:
-        before: What was seen when the last pull came.  Its records settle together with its cut,
-            which says nothing of what was here before.
-    """
+    """Finds the conflicts that this node has to record."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.before = store.seen.copy()
+        self.look()
         self._own = CONFLICTS / store.rid.node
         start = self._own.key
         found = (key for key in store.tree.walk(start, count=2 * CONFLICTS_MAX) if key != start)
@@ -75,8 +70,7 @@ class Conflicts:
         if loser.dot.rid.node != self._store.rid.node:
             return None
         kind = Conflict.UNSURE if _may_have_forgotten(winner, loser) else outcome.conflict
-        seen = self._store.seen if write.is_counted else self.before
-        if kind is Conflict.UNSURE and _is_known(loser.dot, winner, kept, seen):
+        if kind is Conflict.UNSURE and _is_known(loser.dot, winner, kept, self._before):
             return None
         value = {
             "path": list(elements_of(write.key)),
@@ -85,6 +79,14 @@ class Conflicts:
             "won": self._change(winner),
         }
         return (self._own / rids.shown(loser.dot)[1]).key, packb(value)
+
+    def look(self) -> None:
+        """Take note of what has been seen; to be called now and then, when nothing is settling.
+
+        A change is settled together with others and with the cut of a pull: what has been seen
+        then says nothing of what was here before it.
+        """
+        self._before = self._store.seen.copy()
 
     def of_fence(self, key: bytes, packed: bytes, register: bytes) -> tuple[bytes, bytes]:
         """Return the record of a write of ours under a fence that was not the highest any more.

@@ -506,6 +506,7 @@ class Network:
             self._end_life(self._whole)
             return TICK_MAX_S
         self._upkeep.tick(now)
+        self._conflicts.look()
         self._count_time(now)
         for record, bases in self._guard.due(self._host.wall_ms()) if len(self._guard) else ():
             self._store.take(record, bases)
@@ -729,8 +730,6 @@ class Network:
         self._host.later(partial(self._faults.record, what, message))
 
     def _merge(self, arrived: Arrived) -> None:
-        if arrived.way is not Way.UPDATE:
-            self._conflicts.before = self._store.seen.copy()
         wall_ms = self._host.wall_ms()
         for record in arrived.records:
             if self._guard.refuses(record, arrived.bases, wall_ms):

@@ -11,7 +11,7 @@ forgot) is *cheated* until it has begun anew: what it alone could keep is not ex
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -191,7 +191,7 @@ class Oracle:
         lost, won = map(entries.value_of, pair)
         if isinstance(lost, Missing) and not self.is_honest:
             return  # a damaged board may have forgotten a deletion that it had announced to know
-        if lost != won and not self.knew(winner, loser):
+        if lost != won and not self.is_no_loss(winner, loser):
             self.diaries[node.name].unreported[loser] = winner
 
     def knew(self, winner: Dot, loser: Dot) -> bool:
@@ -201,10 +201,31 @@ class Oracle:
         tombstones that have gone.  What the merge had put aside before is not known by that: the
         loser's author may be told of the last one only, and then has to report this one.
         """
-        at: Dot | None = winner
-        while at is not None and at != loser:
+        return loser in self._lineage(winner)
+
+    def _lineage(self, dot: Dot) -> Iterator[Dot]:
+        at: Dot | None = dot
+        while at is not None:
+            yield at
             at = self._parents.get(at)
-        return at is not None
+
+    def is_no_loss(self, winner: Dot, loser: Dot) -> bool:
+        """Tell whether nobody needs to be told that one change lost to another one.
+
+        It knew it.  Or its author knew a later change of the same node: what that node had
+        forgotten then were readings that a power cut took from it.  Or something was deleted, and
+        deleted again.
+        """
+        return any(
+            (at.rid.node == loser.rid.node and (at.rid, at.tick) >= (loser.rid, loser.tick))
+            or self._is_deleted_again(loser, at)
+            for at in self._lineage(winner)
+        )
+
+    def _is_deleted_again(self, loser: Dot, other: Dot) -> bool:
+        (_, old, _, lost), (_, new, _, value) = self._issued[loser], self._issued[other]
+        are_deletions = isinstance(lost, Missing) and isinstance(value, Missing)
+        return are_deletions and (new, other) > (old, loser)
 
     def _reported(self, node: Node, value: bytes | Missing) -> None:
         """Look at a report of a conflict."""
