@@ -166,8 +166,10 @@ class Watcher:
         # Two nodes may have deleted it in the same moment: nothing tells these apart.
         is_again = new == last and link is not None
         is_back = last is not None and tock < last[0]
-        if is_back and self._node.oracle.is_stranger(key, link and link[0]):
-            is_back = False  # older than a tombstone that nobody remembers
+        oracle = self._node.oracle
+        has_forgotten = oracle.diaries[self._node.name].is_cheated
+        if has_forgotten or oracle.is_stranger(key, link and link[0]):
+            is_back = False  # older than what nobody remembers
         if is_again or is_back:
             raise Broken(Check.WATCH, f"{path} on {self._node.name}: {new} after {last}")
         self._last[key] = new
