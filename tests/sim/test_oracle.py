@@ -231,7 +231,7 @@ def a_conflict_is_made_up(cluster: Cluster) -> None:
         {"node": "a", "tick": a.store.base + tick, "tock": tock} for tock, _, tick in (old, new)
     )
     value = {"path": ["k", 0], "kind": "concurrent", "lost": lost, "won": won}
-    a.write((CONFLICTS / "a" / lost["tick"]).key, packb(value))
+    a.write((CONFLICTS / "a" / (a.store.base + old[2])).key, packb(value))
 
 
 def a_conflict_is_not_told(cluster: Cluster) -> None:
