@@ -125,24 +125,27 @@ class _Incoming(_Waiting[aiomqtt.Message]):
 
 
 class _Client(aiomqtt.Client):
-    """The library's client, but for a socket that is closed before the loop is to watch it.
+    """The library's client, but for how its socket is written to.
 
-    The library hands over the number of the socket, which then is none, or somebody else's.
+    What the socket takes is written at once; the library waits for two rounds of the loop first.
+    It also hands over the number of a socket that is closed before the loop is to watch it, which
+    then is none, or somebody else's.
     """
 
     def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
-        def write() -> None:
-            try:
-                client.loop_write()
-            except Exception as error:  # noqa: BLE001 -- as the library does: it ends the connection
-                if not self._disconnected.done():
-                    self._disconnected.set_exception(error)
+        if _is_running(self._loop):
+            self._write(client, sock)
+        else:  # it connects
+            self._loop.call_soon_threadsafe(self._write, client, sock)
 
-        def watch() -> None:
-            if sock.fileno() >= 0:
-                self._loop.add_writer(sock, write)
-
-        self._loop.call_soon_threadsafe(watch)
+    def _write(self, client: PahoClient, sock: Any) -> None:
+        try:
+            client.loop_write()
+        except Exception as error:  # noqa: BLE001 -- as the library does: it ends the connection
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+        if client.want_write() and sock.fileno() >= 0:
+            self._loop.add_writer(sock, self._write, client, sock)
 
 
 class MqttBroadcast:
@@ -388,6 +391,14 @@ class MqttBroadcast:
             len(message.payload),
             message.topic.value[: limits.BROADCAST_TOPIC_MAX_CHARS],
         )
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether the caller is called by a loop, not in another thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 async def _cut_off(client: aiomqtt.Client) -> None:
