@@ -214,6 +214,26 @@ def pack(value: object) -> bytes:
     return packed
 
 
+def _no_extension(code: int, _: bytes) -> object:
+    raise BadValue(f"extension {code}", "it takes the long way")
+
+
+def is_canonical(packed: bytes) -> bool:
+    """Tell whether bytes are the one packed form of a value."""
+    try:
+        # Without a look at each map: one with equal keys has a shorter form.
+        value = msgpack.unpackb(
+            packed, use_list=False, strict_map_key=False, ext_hook=_no_extension
+        )
+        return pack(value) == packed
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+        pass  # mostly an extension
+    try:
+        return pack(decode(packed)) == packed
+    except ValueError:  # BadValue and LimitExceeded are such
+        return False
+
+
 def same(first: bytes, second: bytes) -> bool:
     """Tell whether two packed values are the same, whatever the order of their maps' keys."""
     return first == second or (

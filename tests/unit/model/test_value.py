@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from kvedge import limits
 from kvedge.errors import AgentError, BadPath, BadValue, LimitExceeded
 from kvedge.model.path import P, Path
-from kvedge.model.value import MISSING, Malformed, decode, pack, packb, unpack, wire_path
+from kvedge.model.value import (
+    MISSING,
+    Malformed,
+    decode,
+    is_canonical,
+    pack,
+    packb,
+    unpack,
+    wire_path,
+)
 
 BIG = (1 << limits.INTEGER_MAX_BITS) - 1
 
@@ -312,3 +321,33 @@ def test_missing_is_one_and_only() -> None:
     assert pickle.loads(pickle.dumps(MISSING)) is MISSING
     assert MISSING is not None
     assert issubclass(BadValue, AgentError)
+
+
+CODES = b"\x80\x81\x82\x90\x91\x92\x01\xc3\xc0\xcc\xca\xa1\xff\xd4\xd6\xc1\x61\x02\x03"
+
+
+def is_its_own_packed_form(data: bytes) -> bool:
+    """Say what `is_canonical` promises, the long way."""
+    try:
+        return pack(decode(data)) == data
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("value", STORED, ids=repr)
+def test_what_is_packed_is_canonical(value: object) -> None:
+    assert is_canonical(pack(value))
+    assert not is_canonical(pack(value) + b"\x01")
+
+
+@given(st.lists(st.sampled_from([bytes((b,)) for b in CODES])))
+@example([b"\x82", b"\x01", b"\x01", b"\xc3", b"\x01"])
+@example([b"\x81", b"\x91", b"\x01", b"\x01"])
+@example([b"\x81", b"\x81", b"\x01", b"\x01", b"\x01"])
+@example([b"\xa1", b"\xff"])
+@example([b"\xcc", b"\x01"])
+@example([b"\xd4", b"\xff", b"\x01"])
+@example([b"\x91"] * 40 + [b"\x01"])
+def test_the_short_way_to_tell_is_right(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    assert is_canonical(data) is is_its_own_packed_form(data)

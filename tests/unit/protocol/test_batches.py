@@ -19,6 +19,7 @@ from kvedge.model.path import P, Path, elements_of, key_of
 from kvedge.model.stamp import TOCK_MAX, Dot, Rid
 from kvedge.model.value import MISSING, decode, pack, packb
 from kvedge.model.vector import Vector
+from kvedge.protocol import batches
 from kvedge.protocol.batches import (
     INCARNATION_MAX,
     Carried,
@@ -421,3 +422,21 @@ def test_a_wrong_body_is_refused_in_words_and_in_no_other_way() -> None:
             assert record.value is MISSING or pack(decode(record.value)) == record.value
     assert len(reasons) > 4500
     assert min(len(reason.split()) for reason in reasons) > 8
+
+
+@given(st.lists(st.sampled_from([b"\x01", b"\x05", b"\x08", b"\0", b"\xff", b"\x02", b"a"])))
+def test_the_short_way_to_know_a_key_takes_no_other(parts: list[bytes]) -> None:
+    key = b"".join(parts)
+    if batches._USUAL_KEY.fullmatch(key):
+        assert key_of(elements_of(key)) == key
+
+
+@pytest.mark.parametrize("text", ["a.b", ":", "a:5:0:65536", ":n.member.x", "a:4294967295"])
+def test_usual_keys_take_the_short_way(text: str) -> None:
+    assert batches._USUAL_KEY.fullmatch(P(text).key)
+
+
+@pytest.mark.parametrize("count", [limits.PATH_ELEMENTS_MAX, limits.PATH_ELEMENTS_MAX + 1])
+def test_the_short_way_counts_elements(count: int) -> None:
+    is_right = count <= limits.PATH_ELEMENTS_MAX
+    assert bool(batches._USUAL_KEY.fullmatch(b"\x08a\0" * count)) is is_right
