@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvedge.errors import RemoteProtocolError
 from kvedge.model.buckets import BUCKETS, DIGESTS_BYTES, diff
@@ -55,6 +55,7 @@ from kvedge.protocol.batches import (
 )
 from kvedge.protocol.exchange import Kind, Outgoing
 from kvedge.protocol.membership import Event as MembershipEvent
+from kvedge.protocol.recent import Recent
 
 BODY_MAX_BYTES = 192 * 1024
 """What one message carries; brokers bound theirs at 256 kB (see `limits`)."""
@@ -258,6 +259,7 @@ class Replication:
         self._copied: list[Carried] = []
         self._coming = Vector()  # what the last pull brought, and by when that should be stored
         self._stored_by = 0.0
+        self._recent = Recent()
         self.is_consistent = False
 
     # --- what we say --------------------------------------------------------------------------
@@ -308,7 +310,7 @@ class Replication:
             return []
         taken = self._shelf.taken
         new = [record for record in records if record.dot not in taken]
-        if any(_leaves_gap(record, taken, new) for record in new):
+        if _leave_gap({record.dot for record in new}, taken):
             self._gaps.setdefault(sender, now + GAP_WAIT_S)
         return [Arrived(new, dict(writers))] if new else []
 
@@ -363,12 +365,16 @@ class Replication:
         if buckets is not None and not _are_buckets(buckets):
             raise RemoteProtocolError("a server's message is wrong in the buckets it asks for")
         first = self._members.admits(sender, life, self._shelf.seen, now)
-        if first is None or first:
-            return [*first] if first else []
-        events: list[Event] = [self._give(sender, number, have, after, buckets)]
-        if not self._shelf.heard.covers(have):
-            events += self._begin(sender, now)
-        return events
+        if first:
+            return [*first]
+        lacks = not self._shelf.heard.covers(have)
+        if first is None:  # who may not give yet may take
+            return self._begin(sender, now) if lacks else []
+        if buckets is None and after is None and self._recent.explains(have, now):
+            events: list[Event] = [_given(sender, number, None, None, Writers(), [], [])]
+        else:
+            events = [self._give(sender, number, have, after, buckets)]
+        return events + (self._begin(sender, now) if lacks else [])
 
     def _give(
         self,
@@ -387,8 +393,7 @@ class Replication:
         named = Writers()
         listed = [record_parts(record, named, shelf.base) for record in records]
         cut = vector_parts(shelf.seen, named, shelf.base)
-        body = packb((sender.incarnation, number, after, rest, named.listed, listed, cut))
-        return Outgoing(Kind.GIVE, sender.node, body)
+        return _given(sender, number, after, rest, named, listed, cut)
 
     def _take_give(self, sender: Rid, body: bytes, now: float) -> list[Event]:
         parts = read_body(body, 7)
@@ -409,7 +414,8 @@ class Replication:
         pull.cut = cut if pull.cut is None else pull.cut
         if rest is not None:
             pull.after, pull.tries = rest, 0
-            return [*self._part(pull, records, dict(writers)), *self._ask(pull, now)]
+            # First the question: the other one is looking for the next part while we merge.
+            return [*self._ask(pull, now), *self._part(pull, records, dict(writers))]
         self._pull = None
         self._coming, self._stored_by = pull.cut, now + STORED_WAIT_S
         return self._part(pull, records, dict(writers), is_last=True)
@@ -483,7 +489,8 @@ class Replication:
         return min(times, default=None)
 
     def expired(self, now: float) -> list[Event]:
-        """Ask again for what did not come."""
+        """Ask again for what did not come; called some times per second."""
+        self._recent.note(self._shelf.seen, now)
         pull = self._pull
         if pull is not None and now >= pull.again_s:
             if pull.tries < PART_TRIES_MAX:
@@ -513,6 +520,20 @@ class Replication:
             self._pull = None
 
 
+def _given(
+    to: Rid,
+    number: int,
+    after: bytes | None,
+    rest: bytes | None,
+    named: Writers,
+    records: Sequence[tuple[Any, ...]],
+    cut: Sequence[tuple[Any, ...]],
+) -> Outgoing:
+    """Return the message with a part of a pull."""
+    body = packb((to.incarnation, number, after, rest, named.listed, records, cut))
+    return Outgoing(Kind.GIVE, to.node, body)
+
+
 def _are_buckets(given: object) -> bool:
     """Tell whether something is a list of numbers of buckets."""
     if not isinstance(given, tuple) or len(given) > BUCKETS:
@@ -525,13 +546,10 @@ def _gets_on(after: bytes | None, rest: object) -> bool:
     return rest is None or (isinstance(rest, bytes) and (after is None or rest > after))
 
 
-def _leaves_gap(record: Carried, taken: Vector, new: Sequence[Carried]) -> bool:
-    """Tell whether the change before a record's is neither known nor comes with it."""
-    rid, tick = record.dot
-    before = tick - 1
-    if not before or Dot(rid, before) in taken:
-        return False
-    return not any(other.dot.rid == rid and other.dot.tick == before for other in new)
+def _leave_gap(new: Set[Dot], taken: Vector) -> bool:
+    """Tell whether the change before one of some is neither known nor among them."""
+    befores = (Dot(rid, tick - 1) for rid, tick in new if tick > 1)
+    return any(before not in new and before not in taken for before in befores)
 
 
 def _batches(records: Sequence[Carried]) -> list[list[Carried]]:

@@ -17,7 +17,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any, Protocol
@@ -218,7 +218,7 @@ class Network:
         self._rid = Rid(store.rid.node, 0)  # none yet
         self._acts: dict[type[Any], Callable[[Any], None]] = {
             Outgoing: self.send,
-            Arrived: self._merge,
+            Arrived: self._arrived,
             Keep: self._keep,
             Admit: self._admit,
             Fallen: self._fall,
@@ -362,6 +362,7 @@ class Network:
         self._beat_s = 0.0
         self._trickle.restart(now)
         self.members.connected(now)
+        self.send(self._replication.digest())  # who has something for us need not wait for a timer
 
     def leave(self) -> None:
         """Say what we have stored: the server is about to end."""
@@ -728,6 +729,21 @@ class Network:
         if is_logged:
             log.error("%s", message)
         self._host.later(partial(self._faults.record, what, message))
+
+    def _arrived(self, arrived: Arrived) -> None:
+        """Merge records; those of a pull when the question for its next part is on its way."""
+        if arrived.way is not Way.PULL:
+            self._merge(arrived)
+            return
+        asker, refusals = self._replication, self._shelf.refusals
+        self._host.later(partial(self._merge_pulled, arrived, asker, refusals))
+
+    def _merge_pulled(self, arrived: Arrived, asker: Replication, refusals: int) -> None:
+        if asker is not self._replication:
+            return  # it was for another life
+        if refusals != self._shelf.refusals:  # an earlier part may have been among them
+            arrived = replace(arrived, seen=Vector())
+        self._merge(arrived)
 
     def _merge(self, arrived: Arrived) -> None:
         wall_ms = self._host.wall_ms()

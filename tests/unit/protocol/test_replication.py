@@ -521,6 +521,47 @@ def test_who_is_asked_by_somebody_with_more_asks_back(a: Node, b: Node) -> None:
     assert b.holds(1)
 
 
+def test_the_next_part_is_asked_for_before_the_last_one_is_merged(a: Node, b: Node) -> None:
+    for name in range(3):
+        b.shelf.write(name)
+    part = given_for(asked(a, b), a, b)
+    events = a.replication.receive(part.kind, b.rid, part.body, 0.0)
+    assert [type(event) for event in events] == [Outgoing, Arrived]
+
+
+def test_what_is_only_under_way_is_not_looked_for(a: Node, b: Node) -> None:
+    a.shelf.store(b.shelf.write("known"))
+    for now in (0.0, 0.1):
+        b.expired(now)
+    b.shelf.write("under way")
+    assert given_records([asked(a, b, 0.1)], a, b) == []
+
+
+def test_what_is_not_known_for_longer_is_looked_for(a: Node, b: Node) -> None:
+    a.shelf.store(b.shelf.write("known"))
+    record = b.shelf.write("lost")
+    for now in (0.0, 0.1):
+        b.expired(now)
+    b.shelf.write("under way")
+    assert record in given_records([asked(a, b, 0.1)], a, b)
+
+
+def test_an_answer_without_records_claims_nothing(a: Node, b: Node) -> None:
+    a.shelf.store(b.shelf.write("known"))
+    for now in (0.0, 0.1):
+        b.expired(now)
+    record = b.shelf.write("under way")
+    assert a.receive(given_for(asked(a, b, 0.1), a, b), b) == []
+    assert record.dot not in a.shelf.seen
+    assert a.expired(5.0) == []  # the pull is over
+
+
+def test_ticks_of_a_batch_in_any_order_leave_no_gap(a: Node, b: Node) -> None:
+    records = [b.shelf.write(name) for name in range(4)]
+    a.receive(update(b, *reversed(records)), b)
+    assert a.expired(GAP_WAIT_S) == []
+
+
 def test_who_is_asked_by_somebody_with_less_does_not(a: Node, b: Node) -> None:
     b.shelf.write(1)
     assert kinds(b.receive(asked(a, b), a)) == [(Kind.GIVE, "a")]
@@ -626,8 +667,8 @@ ADMITTING: list[MembershipEvent] = [Admit({"a": Record(State.MEMBER, 1)})]
 
 @pytest.mark.parametrize(
     ("first", "kinds_sent"),
-    [(None, []), ([], [Kind.GIVE, Kind.ASK]), (ADMITTING, [])],
-    ids=["not to be answered", "nothing comes first", "something comes first"],
+    [(None, [Kind.ASK]), ([], [Kind.GIVE, Kind.ASK]), (ADMITTING, [])],
+    ids=["it may not be answered", "nothing comes first", "something comes first"],
 )
 def test_a_question_is_answered_when_nothing_comes_first(
     a: Node, b: Node, first: Sequence[Admit] | None, kinds_sent: list[Kind]

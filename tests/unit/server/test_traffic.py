@@ -106,6 +106,7 @@ class Side:
         cable.ends.append(self)
         self.network.join(broadcast)
         self.network.connected(1)
+        cable.sent.clear()  # what each says at first
         self.ear = Ear()
         self.network.taps.add(self.ear)
 
