@@ -166,8 +166,8 @@ def links_of(packed: bytes) -> tuple[int, ...]:
 
 def chain_of(packed: bytes, rids: RidTable) -> Chain:
     """Return the chain of a packed entry."""
-    parts = map(link_parts, links_of(packed))
-    return tuple(Dot(rids.rid(number), tick) for number, tick in parts)
+    rid = rids.rid
+    return tuple([Dot(rid(known >> TICK_BITS), known & TICK_MAX) for known in links_of(packed)])
 
 
 def extended_links(packed: bytes | None, new: int, rids: RidTable) -> tuple[int, ...]:

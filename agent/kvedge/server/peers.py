@@ -6,7 +6,7 @@ from collections.abc import Callable, Set
 
 from kvedge.model import entry as entries
 from kvedge.model.buckets import Buckets, Recount, bucket_of, rank_if_live
-from kvedge.model.stamp import Dot, Rid
+from kvedge.model.stamp import Rid
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried
 from kvedge.protocol.replication import carried_bytes
@@ -108,13 +108,8 @@ class StoreShelf:
         self, vector: Vector, *, after: bytes | None, bytes_max: int
     ) -> tuple[list[Carried], bytes | None]:
         """Return entries whose newest change a vector does not have; see the Protocol."""
-        store = self._store
-
-        def is_wanted(_: bytes, packed: bytes) -> bool:
-            number, tick = entries.link_parts(entries.links_of(packed)[0])
-            return Dot(store.rids.rid(number), tick) not in vector
-
-        return self._part(is_wanted, after, bytes_max)
+        dot_of = self._store.dot_of
+        return self._part(lambda _, packed: dot_of(packed) not in vector, after, bytes_max)
 
     def in_buckets(
         self, buckets: Set[int], *, after: bytes | None, bytes_max: int

@@ -233,7 +233,8 @@ class Store:
             bases: Of the rids that it names.
             way: How it came: what is pulled is counted as seen by `take_vector`.
         """
-        is_known = record.dot in self.taken or record.dot.rid == self.rid
+        dot, tock = record.dot, record.tock
+        is_known = dot in self.taken or dot.rid == self.rid
         if is_known and way is not Way.REPAIR:
             return  # only we make changes under our own rid
         if way is not Way.UPDATE:
@@ -241,14 +242,11 @@ class Store:
             if current is not None and rank_of(current, self.rids) >= record.rank:
                 return
         if way is Way.UPDATE:
-            self.taken.add(record.dot)
-        self._tock = max(self._tock, record.tock)
-        self._raise_ceiling(record.tock, _CEILING_STEP_BLIND)
-        links = tuple(
-            entries.link(self._number_of(dot.rid, bases), dot.tick) for dot in record.chain
-        )
-        packed = entries.join(record.tock, links, record.value, record.fence)
-        quick = record.tock <= self._ceiling_safe
+            self.taken.add(dot)
+        self._raised_to(tock)
+        links = tuple([entries.link(self._number_of(d.rid, bases), d.tick) for d in record.chain])
+        packed = entries.join(tock, links, record.value, record.fence)
+        quick = tock <= self._ceiling_safe
         number = self._log.submit(record_payload(record.key, packed), durable=not quick)
         self._last = number
         pending = Pending(number, record.key, packed, None, _ignore, is_own=False)
