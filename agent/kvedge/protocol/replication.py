@@ -385,7 +385,11 @@ class Replication:
         buckets: tuple[int, ...] | None,
     ) -> Outgoing:
         shelf = self._shelf
-        if buckets is None:
+        records: list[Carried] = []
+        rest: bytes | None = None
+        if buckets is None and have.covers(shelf.seen):
+            pass  # nothing is lacking: no need to look
+        elif buckets is None:
             records, rest = shelf.lacking(have, after=after, bytes_max=BODY_MAX_BYTES)
         else:
             wanted = frozenset(buckets)

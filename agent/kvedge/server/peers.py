@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Set
 
 from kvedge.model import entry as entries
 from kvedge.model.buckets import Buckets, Recount, bucket_of, rank_if_live
-from kvedge.model.stamp import Rid
+from kvedge.model.stamp import Rid, RidTable
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried
 from kvedge.protocol.replication import carried_bytes
 from kvedge.server.guard import ClockGuard
 from kvedge.server.store import Pending, Store
 
-_LOOKED_AT_MAX = 4096
+_LOOKED_AT_MAX = 8192
 """Entries that one part of a pull looks at: some milliseconds, then others have their turn."""
 
 
@@ -108,8 +109,14 @@ class StoreShelf:
         self, vector: Vector, *, after: bytes | None, bytes_max: int
     ) -> tuple[list[Carried], bytes | None]:
         """Return entries whose newest change a vector does not have; see the Protocol."""
-        dot_of = self._store.dot_of
-        return self._part(lambda _, packed: dot_of(packed) not in vector, after, bytes_max)
+        starts, ends = _packed_ranges(vector, self._store.rids)
+
+        def is_wanted(_: bytes, packed: bytes) -> bool:
+            link = entries.links_of(packed)[0]
+            at = bisect_right(starts, link) - 1
+            return at < 0 or link > ends[at]
+
+        return self._part(is_wanted, after, bytes_max)
 
     def in_buckets(
         self, buckets: Set[int], *, after: bytes | None, bytes_max: int
@@ -134,3 +141,17 @@ class StoreShelf:
                 return found, found[-1].key
             found.append(record)
         return found, keys[-1] if len(keys) == _LOOKED_AT_MAX else None
+
+
+def _packed_ranges(vector: Vector, rids: RidTable) -> tuple[list[int], list[int]]:
+    """Return the first and the last links of what was seen, sorted, as packed entries have them.
+
+    A look at a whole tree asks for each entry whether it is among them.
+    """
+    found: list[tuple[int, int]] = []
+    for number, rid, _ in rids.rows():
+        closed = ((0, entries.TICK_MAX),) if vector.is_closed(rid) else ()
+        for first, last in closed or vector.ranges(rid):
+            found.append((entries.link(number, first), entries.link(number, last)))
+    found.sort()
+    return [first for first, _ in found], [last for _, last in found]
