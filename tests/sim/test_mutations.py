@@ -306,6 +306,14 @@ def nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Membership, "closable", lambda self, durable: {})
 
 
+def a_fence_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    def weight(entry: Entry) -> tuple[int, tuple[int, Rid, int]]:
+        return entry.fence.number if entry.fence else 0, entry.rank
+
+    settle = _settle_by(lambda new, old: weight(new) > weight(old))
+    monkeypatch.setattr(Store, "_settle", settle)
+
+
 def nobody_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Membership, "passed", lambda self, seconds, seen: [])
 
@@ -333,6 +341,7 @@ DIRECTED: tuple[tuple[Plant, Story, Check], ...] = (
     (answers_without_the_disk, stories.crash_at_each_event, Check.TOCK),
     (nothing_is_closed, stories.daily_restarts, Check.MEMORY),
     (nothing_is_closed, stories.a_crash_loop, Check.MEMORY),
+    (a_fence_merges, stories.a_higher_fence_is_older, Check.CONVERGENCE),
 )
 
 

@@ -127,16 +127,14 @@ class _Incoming(_Waiting[aiomqtt.Message]):
 class _Client(aiomqtt.Client):
     """The library's client, but for how its socket is written to.
 
-    What the socket takes is written at once; the library waits for two rounds of the loop first.
-    It also hands over the number of a socket that is closed before the loop is to watch it, which
-    then is none, or somebody else's.
+    What the socket takes is written in the loop's next round; the library waits for one more.  (At
+    once would be within paho's own writing, which loses messages by it.)  The library also hands
+    over the number of a socket that is closed before the loop is to watch it, which then is none,
+    or somebody else's.
     """
 
     def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
-        if _is_running(self._loop):
-            self._write(client, sock)
-        else:  # it connects
-            self._loop.call_soon_threadsafe(self._write, client, sock)
+        self._loop.call_soon_threadsafe(self._write, client, sock)
 
     def _write(self, client: PahoClient, sock: Any) -> None:
         try:
@@ -391,14 +389,6 @@ class MqttBroadcast:
             len(message.payload),
             message.topic.value[: limits.BROADCAST_TOPIC_MAX_CHARS],
         )
-
-
-def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether the caller is called by a loop, not in another thread."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 async def _cut_off(client: aiomqtt.Client) -> None:

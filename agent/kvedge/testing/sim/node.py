@@ -409,8 +409,15 @@ class Node:
 
     # --- what happens ---------------------------------------------------------------------
 
-    def write(self, key: bytes, value: bytes | Missing, *, relaxed: bool = False) -> None:
-        """Be asked by a user to change something."""
+    def write(
+        self,
+        key: bytes,
+        value: bytes | Missing,
+        *,
+        relaxed: bool = False,
+        fence: entries.Fence | None = None,
+    ) -> None:
+        """Be asked by a user, or by a job under a fence, to change something."""
 
         def done(error: AgentError | None) -> None:
             if error is None:
@@ -419,7 +426,7 @@ class Node:
 
         with suppress(WriteRefused):
             pending = self.store.write(
-                key, value, wall_ms=self.wall_ms(), relaxed=relaxed, done=done
+                key, value, wall_ms=self.wall_ms(), relaxed=relaxed, done=done, fence=fence
             )
             self.disk_soon()
 

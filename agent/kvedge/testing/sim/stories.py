@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from kvedge.errors import WriteRefused
+from kvedge.model.entry import Fence, value_of
 from kvedge.model.value import MISSING, pack
 from kvedge.protocol.envelope import Opened
 from kvedge.protocol.membership import State
@@ -405,6 +406,23 @@ def a_reader_is_restored(seed: int) -> None:
     cluster.restore(c, image)
     cluster.run(60)
     end(cluster)
+
+
+def a_higher_fence_is_older(seed: int) -> None:
+    """In a split a job writes under a higher fence, then another one under a lower: later wins."""
+    cluster = quiet(seed)
+    a, b, c = cluster.nodes
+    everybody = [(one.name, other.name) for one in (a, b, c) for other in (a, b, c)]
+    cluster.cut(*everybody)
+    a.write(KEY, pack("higher"), fence=Fence("job", 9))
+    cluster.run(1)
+    b.write(KEY, pack("lower"), fence=Fence("job", 5))
+    cluster.run(1)
+    cluster.cut()
+    end(cluster)
+    held = c.store.get(KEY)
+    if held is None or value_of(held) != pack("lower"):
+        raise Broken(Check.FINAL_RECORD, "a fence has decided a merge")
 
 
 def a_joiner_while_others_write(seed: int) -> None:
