@@ -2,7 +2,7 @@
 
 A call names the life of the node that it is for, and a number.  The broker may lose a question or
 its answer, so the caller asks again until its time is over; the other side remembers its latest
-answers, and gives the one it gave.  What is out of its memory, or belongs to a life that has
+answers, and gives the one it gave.  What is older than its memory, or belongs to a life that has
 ended, is not carried out: then the caller learns that it may have happened.
 
 Sans-IO; times are seconds of a clock that never falls.
@@ -76,9 +76,11 @@ class Calls:
         self._rid = rid
         self._number = 0
         self._open: dict[int, _Open] = {}
-        # None while it is being carried out.
-        self._answers: OrderedDict[tuple[Rid, int], bytes | None] = OrderedDict()
+        self._under_way: set[tuple[Rid, int]] = set()
+        self._answers: OrderedDict[tuple[Rid, int], bytes] = OrderedDict()
         self._answers_bytes = 0
+        # Up to which call of a node, as (incarnation, number), answers are remembered no more.
+        self._forgotten: dict[str, tuple[int, int]] = {}
 
     # --- asking -------------------------------------------------------------------------------
 
@@ -111,6 +113,10 @@ class Calls:
                 events.append(Outgoing(Kind.CALL, call.to.node, call.packed))
         return events
 
+    def give_up(self) -> None:
+        """Ask for nothing any more; numbers are not used again."""
+        self._open.clear()
+
     # --- being asked --------------------------------------------------------------------------
 
     def receive(self, kind: Kind, sender: Rid, body: bytes) -> list[Event]:
@@ -132,22 +138,32 @@ class Calls:
         if incarnation != self._rid.incarnation:
             return []
         key = sender, number
-        if key not in self._answers:
-            self._answers[key] = None
-            return [Called(sender, number, verb, inner)]
-        known = self._answers[key]
-        return [] if known is None else [Outgoing(Kind.ANSWER, sender.node, known)]
+        known = self._answers.get(key)
+        if known is not None:
+            return [Outgoing(Kind.ANSWER, sender.node, known)]
+        newest_forgotten = self._forgotten.get(sender.node, (0, 0))
+        if key in self._under_way or (sender.incarnation, number) <= newest_forgotten:
+            return []
+        self._under_way.add(key)
+        return [Called(sender, number, verb, inner)]
+
+    def ignore(self, called: Called) -> None:
+        """Forget a call that is not carried out; it is taken up anew when it comes again."""
+        self._under_way.discard((called.sender, called.number))
 
     def answer(self, called: Called, body: bytes) -> Outgoing:
         """Answer a call; the answer is remembered for a while."""
         packed = packb((called.sender.incarnation, called.number, body))
+        self._under_way.discard((called.sender, called.number))
         self._answers[called.sender, called.number] = packed
         self._answers_bytes += len(packed)
         while len(self._answers) > 1 and (
             len(self._answers) > ANSWERS_MAX or self._answers_bytes > ANSWERS_MAX_BYTES
         ):
-            _, old = self._answers.popitem(last=False)
-            self._answers_bytes -= len(old or b"")
+            (sender, number), old = self._answers.popitem(last=False)
+            self._answers_bytes -= len(old)
+            newest = self._forgotten.get(sender.node, (0, 0))
+            self._forgotten[sender.node] = max(newest, (sender.incarnation, number))
         return Outgoing(Kind.ANSWER, called.sender.node, packed)
 
     def _take_answer(self, sender: Rid, body: bytes) -> list[Event]:

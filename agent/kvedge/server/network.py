@@ -31,6 +31,7 @@ from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, packb
 from kvedge.model.vector import Vector
 from kvedge.protocol.batches import Carried, read_body
+from kvedge.protocol.calls import Calls
 from kvedge.protocol.envelope import (
     VERSION_MINOR,
     Cause,
@@ -266,10 +267,11 @@ class Network:
             self._rid = rid
             self._sealer = Sealer(self.name, self._secret, rid)
             self._opener = Opener(self.name, self._secret, rid)
+            self._calls = Calls(rid)
         self._replication = Replication(rid, self._shelf, self.members)
         host = self._host
         self._remote = RemoteWrites(
-            rid, self._store, self._shelf, self.members, self, host.fences, host.wall_ms
+            self._calls, self._store, self._shelf, self.members, self, host.fences, host.wall_ms
         )
 
     def begin(self, copied: Copied, saved: list[Saved]) -> None:
@@ -518,6 +520,7 @@ class Network:
         if self._pulled and not self._has_joined and self._store.seen.covers(self._pulled):
             self._has_joined = True
             self._host.joined()
+        self._remote.tick(now)  # also alone: who waits is told that no answer came
         if self._connection:
             self._speak(now)
         return TICK_MAX_S
@@ -532,7 +535,6 @@ class Network:
         if self._trickle.expired(now):
             self.send(self._replication.digest())
         self._act(self._replication.expired(now))
-        self._remote.tick(now)
         is_waiting = self._replication.is_copying or self._whole is not None
         if self.members.has_left and not is_waiting and now >= self._copy_s:
             self._copy(now)

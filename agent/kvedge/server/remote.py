@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
-from kvedge.errors import AgentError, NotConnected, TimedOut
+from kvedge.errors import AgentError, NotConnected, RemoteProtocolError, TimedOut, WriteUncertain
 from kvedge.model.stamp import Dot, Rid
 from kvedge.model.value import packb
 from kvedge.protocol.batches import Carried
@@ -91,18 +90,25 @@ class Deputy:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """Who waits for an answer, and how it is called in messages."""
+    """Who waits for an answer, until when, and how it is called in messages."""
 
     what: str
     done: Told
+    until_s: float
+
+    def give_up(self) -> None:
+        self.done(TimedOut(self.what, TIMEOUT_S))
 
 
 class RemoteWrites:
-    """The writes that this server makes for others, and they for it."""
+    """The writes that this server makes for others, and they for it.
+
+    `calls` may outlive it, but not the incarnation.
+    """
 
     def __init__(
         self,
-        rid: Rid,
+        calls: Calls,
         store: Store,
         shelf: StoreShelf,
         members: Membership,
@@ -116,9 +122,9 @@ class RemoteWrites:
         self._members = members
         self._ways = ways
         self._wall_ms = wall_ms
-        self._calls = Calls(rid)
+        self._calls = calls
         self._waiting: dict[int, _Waiting] = {}
-        self._coming: dict[Dot, Callable[[], None]] = {}  # who waits to read a record here
+        self._coming: dict[Dot, list[tuple[_Waiting, Result]]] = {}  # to be read here first
 
     def ask(self, home: Rid, path: str, request: Write, done: Told, now: float) -> None:
         """Have a write made by the node that is the home of its place.
@@ -133,7 +139,7 @@ class RemoteWrites:
         """
         what = f"the write at {home.node}, the home of {path}"
         number, events = self._calls.call(home, VERB, question(request), now, timeout_s=TIMEOUT_S)
-        self._waiting[number] = _Waiting(what, done)
+        self._waiting[number] = _Waiting(what, done, now + TIMEOUT_S)
         self._act(events)
 
     def receive(self, kind: Kind, sender: Rid, body: bytes) -> None:
@@ -143,17 +149,26 @@ class RemoteWrites:
     def tick(self, now: float) -> None:
         """Ask again, or give up."""
         self._act(self._calls.expired(now))
+        for dot, answers in list(self._coming.items()):  # the disk may have refused the record
+            if all(now >= waiting.until_s for waiting, _ in answers):
+                del self._coming[dot]
+                _tell_in_vain(answers)
 
     def settled(self, packed: bytes) -> None:
         """Answer who waits for a record that is in the tree now."""
-        if self._coming and (then := self._coming.pop(self._store.dot_of(packed), None)):
-            then()
+        if self._coming:
+            for waiting, result in self._coming.pop(self._store.dot_of(packed), ()):
+                waiting.done(result)
 
     def end(self) -> None:
         """Tell all who wait that nobody will answer: this life ends."""
+        self._calls.give_up()
         waiting, self._waiting = self._waiting, {}
+        coming, self._coming = self._coming, {}
         for one in waiting.values():
-            one.done(TimedOut(one.what, TIMEOUT_S))
+            one.give_up()
+        for answers in coming.values():
+            _tell_in_vain(answers)
 
     def _act(self, events: list[Event]) -> None:
         for event in events:
@@ -165,14 +180,18 @@ class RemoteWrites:
                 case Answered():
                     self._answered(event)
                 case Unanswered():
-                    waiting = self._waiting.pop(event.number)
-                    waiting.done(TimedOut(waiting.what, TIMEOUT_S))
+                    self._waiting.pop(event.number).give_up()
 
     def _called(self, called: Called) -> None:
         """Make a write for a member; a verb that is not known is one of a newer minor version."""
         if called.verb != VERB or not self._members.takes_updates_of(called.sender.node):
+            self._calls.ignore(called)
             return
-        request = read_question(called.body)
+        try:
+            request = read_question(called.body)
+        except RemoteProtocolError:
+            self._calls.ignore(called)
+            raise
 
         def done(reply: bytes) -> None:
             packed = self._store.get(request.path)
@@ -184,13 +203,26 @@ class RemoteWrites:
 
     def _answered(self, answered: Answered) -> None:
         waiting = self._waiting.pop(answered.number)
-        result, records, bases = read_answer(answered.body)
+        try:
+            result, records, bases = read_answer(answered.body)
+        except RemoteProtocolError as error:
+            waiting.done(WriteUncertain(f"{waiting.what}: {error.why}"))
+            raise
         self._ways.merge(records, bases)
         missing = [record.dot for record in records if record.dot not in self._store.seen]
         if missing:
-            self._coming[missing[0]] = partial(waiting.done, result)
+            self._coming.setdefault(missing[0], []).append((waiting, result))
         else:
             waiting.done(result)
+
+
+def _tell_in_vain(answers: list[tuple[_Waiting, Result]]) -> None:
+    """Tell who waited to read a record here that it did not come."""
+    for waiting, result in answers:
+        if isinstance(result, AgentError):
+            waiting.done(result)
+        else:
+            waiting.give_up()
 
 
 def away(home: str, path: str) -> NotConnected:
