@@ -29,6 +29,7 @@ class ClockGuard:
     def __init__(self) -> None:
         self._held: dict[Dot, tuple[Carried, Mapping[Rid, int]]] = {}
         self.dots = Vector()
+        self._refused = Vector()  # for want of room: neither held nor seen
 
     def __len__(self) -> int:
         return len(self._held)
@@ -37,9 +38,13 @@ class ClockGuard:
         """Tell whether a record is ahead; hold it then, as far as there is room."""
         if not is_ahead(record.tock, wall_ms):
             return False
-        if len(self._held) < HELD_MAX and record.dot not in self._held:
+        if record.dot in self._held:
+            return True
+        if len(self._held) < HELD_MAX:
             self._held[record.dot] = record, bases
             self.dots.add(record.dot)
+        else:
+            self._refused.add(record.dot)
         return True
 
     def due(self, wall_ms: int | None) -> list[tuple[Carried, Mapping[Rid, int]]]:
@@ -50,13 +55,15 @@ class ClockGuard:
             self.dots = Vector()
             for dot in self._held:
                 self.dots.add(dot)
+        if not self._held:
+            self._refused = Vector()  # they are asked for again, and held or taken
         return found
 
     def without_held(self, seen: Vector) -> Vector:
-        """Return what was seen, but for what is held."""
+        """Return what was seen, but for what is held, and what there was no room to hold."""
         if not self._held:
             return seen
-        return Vector.of(dict(seen.minus(self.dots)), seen.floors)
+        return Vector.of(dict(seen.minus(self.dots.union(self._refused))), seen.floors)
 
 
 def is_ahead(tock: int, wall_ms: int | None) -> bool:
