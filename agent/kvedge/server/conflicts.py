@@ -48,9 +48,17 @@ class Conflicts:
         self._store = store
         self.look()
         self._own = CONFLICTS / store.rid.node
+        self._kept = deque(self._stored())
+
+    def _stored(self) -> Iterator[bytes]:
+        """Return the keys of the records that are there, the oldest first."""
         start = self._own.key
-        found = (key for key in store.tree.walk(start, count=2 * CONFLICTS_MAX) if key != start)
-        self._kept = deque(key for key in found if entries.is_live(store.get(key) or b"\0" * 9))
+        after = None
+        while keys := self._store.tree.walk(start, after=after, count=CONFLICTS_MAX):
+            after = keys[-1]
+            for key in keys:  # deleted ones stay for a while, and may be many
+                if key != start and entries.is_live(self._store.get(key) or b"\0" * 9):
+                    yield key
 
     def of(self, write: Pending, kept: Mapping[str, Kept]) -> tuple[bytes, bytes] | None:
         """Return the record of a conflict, as key and packed value; None mostly.
