@@ -37,7 +37,7 @@ class Fences:
             self.settled(key, packed)
 
     def check(self, fence: Fence) -> bool:
-        """Tell whether a fence is higher than all that are known, so that others are to be told.
+        """Tell whether others are still to be told of a fence; none that is known is higher.
 
         Raises:
             FencedOff: A higher one is known.
@@ -45,10 +45,14 @@ class Fences:
         known = self._known.get(fence.job, -1)
         if fence.number < known:
             raise FencedOff(fence.job, fence=fence.number, known=known)
-        if fence.number == known:
-            return False
         self._known[fence.job] = fence.number
-        return True
+        return not self._is_told(fence)
+
+    def _is_told(self, fence: Fence) -> bool:
+        """Tell whether the entry that tells others is there or under way: the disk may refuse."""
+        key = register_key(fence.job)
+        packed = self._store.newest(key)
+        return packed is not None and _register(key, packed)[1] >= fence.number
 
     def settled(self, key: bytes, packed: bytes) -> None:
         """Take note of an entry that is in the tree now."""
@@ -87,9 +91,10 @@ class Fences:
             if written is None or fence is None or fence.job != job:
                 continue  # somebody has written there since
             if self._store.dot_of(written).rid.node == ours:
-                still.add(key)
                 if fence.number < number < entries.tock_of(written):
-                    found.append((key, written))
+                    found.append((key, written))  # once: not again with each higher fence
+                else:
+                    still.add(key)
         self._written[job] = still
         return sorted(found)
 
