@@ -54,7 +54,8 @@ class ServerFaults:
         packed = self._store.newest(key)
         value = None if packed is None else entries.value_of(packed)
         found = unpack(value) if isinstance(value, bytes) else None
-        is_fault = isinstance(found, dict) and isinstance(found.get("path"), (tuple, Path))
+        path = found.get("path") if isinstance(found, dict) else None
+        is_fault = isinstance(path, (tuple, Path)) and len(path) > 0
         return dict(found) if is_fault and isinstance(found, dict) else {}
 
     def record(self, what: str, message: str) -> None:
@@ -67,7 +68,7 @@ class ServerFaults:
         tock = self._tocks.get(what)
         fault = {} if tock is None else self._read((self._place / tock).key)
         if tock is None or not fault:
-            tock = self._tocks[what] = self._store.tock
+            tock = self._tocks[what] = self._free_tock()
             fault = {"created": seen, "count": 0, "resolved": True}
         fault |= {
             "path": ("server", self._store.rid.node, what),
@@ -80,6 +81,13 @@ class ServerFaults:
             "resolved": False,
         }
         self._write(self._place / tock, fault)
+
+    def _free_tock(self) -> int:
+        """Return a tock that names no fault; runners store theirs at the same place."""
+        tock = self._store.tock
+        while self._store.newest((self._place / tock).key) is not None:
+            tock += 1
+        return tock
 
     def resolve(self, what: str) -> None:
         """Store that it is over; does nothing where it is, or never was wrong."""
