@@ -26,6 +26,7 @@ from kvedge.errors import (
     BadValue,
     ChainMismatch,
     Disconnected,
+    FencedOff,
     LimitExceeded,
     NotConnected,
     TimedOut,
@@ -247,6 +248,30 @@ async def test_elements_that_python_calls_equal(kv_client: Kv, place: Path) -> N
     found = [item async for item in kv_client.tree(place, min_depth=1)]
     assert all(repr(item.path[0]) == item.value for item in found)
     assert len(found) == len(elements)
+
+
+async def test_writes_under_a_fence(kv_client: Kv, other: Kv, place: Path) -> None:
+    job = str(place)
+    register = Path(None, "fence", job)
+    await kv_client.call("set", place, "first", fence=(job, 5))
+    assert (await kv_client.call("get", register)).value == 5
+    await other.call("set", place, "second", fence=(job, 7))
+    for verb, *value in (("set", "late"), ("delete",)):
+        with pytest.raises(FencedOff) as caught:
+            await kv_client.call(verb, place, *value, fence=(job, 6))
+        assert (caught.value.job, caught.value.fence, caught.value.known) == (job, 6, 7)
+        assert caught.value.certain
+    assert (await kv_client.call("get", place)).value == "second"
+    assert (await kv_client.call("delete", place, fence=(job, 8))).prev == "second"
+    assert (await kv_client.call("get", register)).value == 8
+    await kv_client.call("set", place, "of anybody")  # who has no fence is not asked for one
+
+
+@pytest.mark.parametrize("fence", [("", 1), ("j" * 256, 1), ("job", -1), ("job", 1.0), ("job",)])
+async def test_a_fence_that_is_none(kv_client: Kv, place: Path, fence: Any) -> None:
+    with pytest.raises(BadRequest, match="'fence' is a pair"):
+        await kv_client.call("set", place, 1, fence=fence)
+    assert "value" not in await kv_client.call("get", place)
 
 
 async def test_compare_and_set_by_chain(kv_client: Kv, place: Path) -> None:

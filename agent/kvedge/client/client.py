@@ -179,10 +179,16 @@ class Client:
         return await self.request("set_value", fields)
 
     async def delete(
-        self, path: Path | str, *, chain: Any = MISSING, prev: Any = MISSING, nchain: int = 0
+        self,
+        path: Path | str,
+        *,
+        chain: Any = MISSING,
+        prev: Any = MISSING,
+        nchain: int = 0,
+        fence: tuple[str, int] | None = None,
     ) -> Result:
         """Delete the value at a path, under the same conditions as `set`."""
-        fields = write_fields(path, chain=chain, prev=prev, nchain=nchain)
+        fields = write_fields(path, chain=chain, prev=prev, nchain=nchain, fence=fence)
         return await self.request("delete_value", fields)
 
     async def delete_tree(self, path: Path | str) -> Result:

@@ -117,9 +117,14 @@ def check_name(directory: str, node: str, *, take: bool) -> None:
 
     Raises:
         NameTaken: One has.
+        StorageError: The mark cannot be removed, or not be looked for.
     """
     mark = Path(directory, TAKEN_NAME)
-    if take:
-        mark.unlink(missing_ok=True)
-    elif mark.exists():
+    try:
+        if take:
+            mark.unlink(missing_ok=True)
+        is_taken = mark.exists()
+    except OSError as error:
+        raise _translated(Path(directory), error) from error
+    if is_taken:
         raise NameTaken(node, directory)

@@ -24,6 +24,7 @@ CODES: list[tuple[BaseException, int]] = [
     (errors.Disconnected("reset"), 3),
     (errors.TimedOut("set", 30), 3),
     (errors.AuthRequired("password"), 4),
+    (errors.NameTaken("me", "/data"), 78),
     (errors.NotAllowed("one", "write"), 4),
     (KeyboardInterrupt(), 130),
     (FileNotFoundError(2, "No such file or directory", "x.toml"), 1),
@@ -61,6 +62,10 @@ def test_json_for_an_error_of_the_system(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_not_connected_says_how_to_start_a_server() -> None:
     assert "kv server" in str(exits.hint(errors.NotConnected("unix:/x", "No such file")))
+
+
+def test_a_name_that_is_taken_says_how_to_take_it_back() -> None:
+    assert "--take-name" in str(exits.hint(errors.NameTaken("me", "/data")))
 
 
 def test_denied_socket_says_how_to_join_the_group() -> None:

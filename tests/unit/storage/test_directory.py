@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from kvedge.errors import StoreLocked, WriteRefused, WrongStore
-from kvedge.storage.directory import LOCK_NAME, DirectoryLock
+from kvedge.errors import NameTaken, StoreLocked, WriteRefused, WrongStore
+from kvedge.storage.directory import (
+    LOCK_NAME,
+    TAKEN_NAME,
+    DirectoryLock,
+    check_name,
+    mark_taken,
+)
 
 HOLDER = """
 import pathlib, sys
@@ -108,3 +115,43 @@ def test_directory_that_cannot_be_made_is_told() -> None:
     # The kernel lets nobody make a directory here, not even root.
     with pytest.raises(WriteRefused, match="/sys/kvedge"):
         DirectoryLock(Path("/sys/kvedge"))
+
+
+# --- a name that another server has taken -----------------------------------------------------
+
+
+@pytest.mark.parametrize("take", [False, True])
+def test_a_directory_that_was_not_marked_may_be_used(tmp_path: Path, *, take: bool) -> None:
+    check_name(str(tmp_path), "me", take=take)
+    check_name(str(tmp_path / "is made later"), "me", take=take)
+
+
+def test_a_marked_directory_is_refused_until_the_name_is_taken_back(tmp_path: Path) -> None:
+    mark_taken(str(tmp_path))
+    mark_taken(str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(NameTaken) as caught:
+            check_name(str(tmp_path), "me", take=False)
+    assert (caught.value.node, caught.value.directory) == ("me", str(tmp_path))
+    check_name(str(tmp_path), "me", take=True)
+    assert not (tmp_path / TAKEN_NAME).exists()
+    check_name(str(tmp_path), "me", take=False)
+
+
+def test_a_mark_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark_taken(str(tmp_path))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(WriteRefused, match="Read-only file system"):
+        check_name(str(tmp_path), "me", take=True)
+
+
+def test_a_file_in_the_place_of_the_directory_has_no_mark(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WrongStore, match="file"):
+        check_name(str(tmp_path / "file"), "me", take=True)
