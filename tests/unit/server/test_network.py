@@ -13,18 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvedge import limits
-from kvedge.errors import LocalProtocolError
+from kvedge.errors import LocalProtocolError, NotConnected, TimedOut
 from kvedge.model.path import P
 from kvedge.model.stamp import Rid
 from kvedge.model.value import packb
 from kvedge.model.vector import Vector
-from kvedge.protocol.envelope import VERSION_MAJOR, Cause, Sealer, mac_key
+from kvedge.protocol.batches import read_body
+from kvedge.protocol.envelope import VERSION_MAJOR, Cause, Opened, Opener, Sealer, mac_key
 from kvedge.protocol.exchange import Kind
 from kvedge.protocol.membership import Membership, Record, Standing, State
+from kvedge.protocol.messages import SetValue
 from kvedge.protocol.replication import Copied
 from kvedge.server.network import COUNT_INTERVAL_S, Host, Network
 from kvedge.server.program import program_version, version_said
 from kvedge.server.records import Loaded, load_file
+from kvedge.server.remote import TIMEOUT_S
 from kvedge.server.store import Store
 from kvedge.transport.broadcast import Counts
 
@@ -223,6 +226,87 @@ def test_what_others_announce_meanwhile_does_not_reach_a_closed_log(board: Board
 def test_hours_that_pass_meanwhile_do_not_reach_a_closed_log(board: Board) -> None:
     replacing(board)
     let_hours_pass(board, 2, is_there=False)
+
+
+# --- writes below a home ----------------------------------------------------------------------
+
+
+def write_at(board: Board, told: list[Any], home: str = "peer") -> None:
+    board.network.write_at(home, "a", SetValue(P("a").key, packb(1)), told.append)
+
+
+def calls_in(board: Board) -> list[tuple[str, int]]:
+    """Return the calls that were published: the topic, and the number of each."""
+    found = []
+    opener = Opener(NAME, mac_key(NAME, b"a key that is long enough"), PEER)
+    for topic, payload in board.said.messages:
+        opened = opener.open(topic.removeprefix("root/"), payload)
+        if isinstance(opened, Opened) and opened.kind == "call":
+            found.append((topic, read_body(opened.body, 4)[1]))
+    return found
+
+
+def see(board: Board) -> None:
+    board.hear("p/peer", PEERS.seal("p/peer", "beat", packb((1,))))
+
+
+def test_a_write_at_a_home_that_is_there_is_asked_of_it(board: Board) -> None:
+    see(board)
+    told: list[Any] = []
+    write_at(board, told)
+    assert calls_in(board) == [("root/q/peer", 1)]
+    assert told == []
+
+
+def test_a_write_at_a_home_that_is_away_fails_at_once(board: Board) -> None:
+    told: list[Any] = []
+    with pytest.raises(NotConnected, match="node peer: it is the home of a") as caught:
+        write_at(board, told)
+    assert caught.value.certain
+    see(board)
+    with pytest.raises(NotConnected, match="node other"):
+        write_at(board, told, home="other")
+    board.network.disconnected("the broker is gone")
+    with pytest.raises(NotConnected, match="node peer"):
+        write_at(board, told)
+    assert told == []
+    assert calls_in(board) == []
+
+
+def test_without_an_answer_it_is_told_in_time_also_when_the_broker_has_gone(board: Board) -> None:
+    see(board)
+    told: list[Any] = []
+    write_at(board, told)
+    board.network.disconnected("the broker is gone")
+    board.clock.now_s += TIMEOUT_S - 0.1
+    board.network.tick()
+    assert told == []
+    board.clock.now_s += 0.2
+    board.network.tick()
+    assert [type(error) for error in told] == [TimedOut]
+
+
+def test_who_waits_is_told_when_this_life_ends(board: Board) -> None:
+    see(board)
+    told: list[Any] = []
+    write_at(board, told)
+    replacing(board)
+    board.log.is_closed = False
+    board.network.begin(Copied((), {}, Vector()), [])
+    assert [type(error) for error in told] == [TimedOut]
+
+
+def test_numbers_of_calls_go_on_where_the_incarnation_does(board: Board) -> None:
+    """Or the home takes the first questions for ones that it has answered."""
+    see(board)
+    told: list[Any] = []
+    write_at(board, told)
+    replacing(board)
+    board.log.is_closed = False
+    board.network.begin(Copied((), {}, Vector()), [])
+    see(board)
+    write_at(board, told)
+    assert [number for _, number in calls_in(board)] == [1, 2]
 
 
 # --- wrong messages ---------------------------------------------------------------------------
