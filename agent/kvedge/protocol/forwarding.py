@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvedge.errors import AgentError, RemoteProtocolError, from_wire, to_wire
+from kvedge.errors import AgentError, LimitExceeded, RemoteProtocolError, from_wire, to_wire
+from kvedge.limits import BROADCAST_MAX_BYTES
 from kvedge.model.stamp import Rid
 from kvedge.model.value import decode, packb
 from kvedge.protocol.batches import (
@@ -25,13 +26,24 @@ from kvedge.protocol.messages import DeleteValue, SetValue, read, written
 VERB = "write"
 """What such calls are named."""
 
+BODY_MAX_BYTES = BROADCAST_MAX_BYTES - 1024
+"""What fits into a message between servers, beside names and signature."""
+
 Result = dict[str, Any] | AgentError
 """The fields of a reply, or what went wrong."""
 
 
 def question(request: SetValue | DeleteValue) -> bytes:
-    """Return the body of the call for a write."""
-    return packb(written(request))
+    """Return the body of the call for a write.
+
+    Raises:
+        LimitExceeded: New and expected value together are too large for a message.
+    """
+    body = packb(written(request))
+    if len(body) > BODY_MAX_BYTES:
+        what = "a write that another node makes"
+        raise LimitExceeded(what, actual=len(body), limit=BODY_MAX_BYTES, unit="bytes")
+    return body
 
 
 def read_question(body: bytes) -> SetValue | DeleteValue:
@@ -50,10 +62,18 @@ def read_question(body: bytes) -> SetValue | DeleteValue:
 
 
 def answer(reply: bytes, record: Carried | None, bases: Callable[[Rid], int]) -> bytes:
-    """Return the body of the answer: a packed reply, and the record at the place now."""
+    """Return the body of the answer: a packed reply, and the record at the place now.
+
+    The value that was there before is left out where it does not fit beside the record.
+    """
     writers = Writers()
     records = [] if record is None else [record_parts(record, writers, bases)]
-    return packb((reply, writers.listed, records))
+    body = packb((reply, writers.listed, records))
+    if len(body) > BODY_MAX_BYTES:
+        fields = _mapping(reply)
+        fields.pop("prev", None)
+        body = packb((packb(fields), writers.listed, records))
+    return body
 
 
 def failure(error: AgentError) -> bytes:

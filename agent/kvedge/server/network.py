@@ -701,6 +701,7 @@ class Network:
 
         Raises:
             NotConnected: The home is not there; nothing was done.
+            LimitExceeded: It cannot be asked for; nothing was done.
         """
         rid = self._presence.seen().get(home)
         if rid is None or not self._connection:

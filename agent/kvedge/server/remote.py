@@ -136,6 +136,9 @@ class RemoteWrites:
             done: Is told the fields of the reply, or what went wrong, when the write can be read
                 here.
             now: Boottime in seconds.
+
+        Raises:
+            LimitExceeded: It does not fit into a message, or too many are under way.
         """
         what = f"the write at {home.node}, the home of {path}"
         number, events = self._calls.call(home, VERB, question(request), now, timeout_s=TIMEOUT_S)

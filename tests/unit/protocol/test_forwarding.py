@@ -29,8 +29,16 @@ from kvedge.model.path import P, Path
 from kvedge.model.stamp import Dot, Rid
 from kvedge.model.value import MISSING, decode, pack, packb
 from kvedge.protocol.batches import Carried
-from kvedge.protocol.codec import NUMBER_MAX
-from kvedge.protocol.forwarding import answer, failure, question, read_answer, read_question
+from kvedge.protocol.codec import NUMBER_MAX, packed_map
+from kvedge.protocol.envelope import Sealer, mac_key
+from kvedge.protocol.forwarding import (
+    BODY_MAX_BYTES,
+    answer,
+    failure,
+    question,
+    read_answer,
+    read_question,
+)
 from kvedge.protocol.messages import DeleteValue, SetValue, read, written
 
 HOME, PEER = Rid("home", 5 << 40), Rid("peer", 2 << 40)
@@ -193,6 +201,34 @@ FAILURES: list[AgentError] = [
     NotConnected("node x", "it is away"),
     StoreLocked("/data", 77),
 ]
+
+
+def sealed_bytes(body: bytes) -> int:
+    """Return how long a message with this body is at most; raise where it is too long."""
+    longest = Rid("n" * 63, (1 << 62) - 1)
+    return len(Sealer("net" * 21, mac_key("net", b"key" * 9), longest).seal("q/x", "answer", body))
+
+
+def test_the_value_that_was_there_before_is_left_out_where_it_does_not_fit() -> None:
+    value = packb(bytes(VALUE_MAX_BYTES - 5))
+    chain = tuple(Dot(Rid(letter * 63, (1 << 62) - 1), 1 << 39) for letter in "abcde")
+    record = Carried(Path(*["x" * 30] * 60).key, 99, chain, value, Fence("j" * 255, 9))
+    fields = {"seq": 0, "changed": True, "tock": 7, "chain": {"node": "home", "tick": 103}}
+    reply = packed_map(fields, [("prev", value)])
+    body = answer(reply, record, lambda _: 1 << 40)
+    sealed_bytes(packb((HOME.incarnation, NUMBER_MAX, body)))
+    result, records, _ = read_answer(body)
+    assert result == {"changed": True, "tock": 7, "chain": {"node": "home", "tick": 103}}
+    assert records == [record]
+
+
+def test_two_large_values_are_too_much_to_ask_for() -> None:
+    value = pack(bytes(VALUE_MAX_BYTES - 5))
+    with pytest.raises(LimitExceeded, match="a write that another node makes"):
+        question(SetValue(AB, value, prev=value))
+    largest = pack(bytes(BODY_MAX_BYTES - VALUE_MAX_BYTES - 100))
+    body = question(SetValue(AB, value, prev=largest))
+    sealed_bytes(packb((HOME.incarnation, NUMBER_MAX, "write", body)))
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)

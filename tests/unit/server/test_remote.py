@@ -181,6 +181,15 @@ def test_a_deletion(pair: Pair) -> None:
     assert (told["changed"], told["prev"]) == (True, "old")
 
 
+def test_a_large_value_in_the_place_of_a_large_one(pair: Pair) -> None:
+    pair.home.write(bytes(200_000))
+    told = pair.run(SetValue(A, packb(bytes(150_000))))
+    assert told["changed"] is True
+    assert "prev" not in told  # both do not fit into one message
+    with pytest.raises(LimitExceeded):
+        pair.me.ask(SetValue(A, packb(bytes(150_000)), prev=packb(bytes(150_000))))
+
+
 def test_nothing_there_and_nothing_to_do(pair: Pair) -> None:
     assert pair.run(DeleteValue(A))["changed"] is False
     assert pair.me.store.get(A) is None
