@@ -194,41 +194,72 @@ def kept(*seen: Dot, incarnation: int = PEER.incarnation) -> Kept:
     return Kept(incarnation, 0, Vector.of(ranges))
 
 
+OTHERS = {dot.rid.node: kept(MINE, incarnation=dot.rid.incarnation) for dot in FULL}
+
 ANNOUNCED: dict[str, tuple[dict[str, Kept], bool]] = {
     # who had announced what before peer wrote 7 -> whether the loss is recorded
     "nobody anything": ({}, True),
-    "the winner, ours": ({"peer": kept(MINE, Dot(PEER, 6))}, False),
-    "the winner, something else": ({"peer": kept(Dot(ME, 2), Dot(PEER, 6))}, True),
-    "the winner, ours, after its write": ({"peer": kept(MINE, Dot(PEER, 7))}, True),
-    "the winner, ours, long after": ({"peer": kept(MINE, Dot(PEER, 9))}, True),
-    "the winner, ours, in this life, at its start": ({"peer": kept(MINE)}, False),
+    "all of the chain, ours": (OTHERS | {"peer": kept(MINE, Dot(PEER, 6))}, False),
+    "the winner alone, ours": ({"peer": kept(MINE, Dot(PEER, 6))}, True),
+    "all but the winner, ours": (OTHERS, True),
+    "the winner something else": (OTHERS | {"peer": kept(Dot(ME, 2), Dot(PEER, 6))}, True),
+    "the winner, ours, after its write": (OTHERS | {"peer": kept(MINE, Dot(PEER, 7))}, True),
+    "the winner, ours, at the start of its life": (OTHERS | {"peer": kept(MINE)}, False),
     "the winner, ours, in an earlier life": (
-        {"peer": kept(MINE, incarnation=PEER.incarnation - 1)},
+        OTHERS | {"peer": kept(MINE, incarnation=PEER.incarnation - 1)},
         False,
     ),
     "the winner, ours, in a later life": (
-        {"peer": kept(MINE, incarnation=PEER.incarnation + 1)},
+        OTHERS | {"peer": kept(MINE, incarnation=PEER.incarnation + 1)},
         True,
     ),
-    "somebody else, ours": ({"other": kept(MINE, Dot(OTHER, 6))}, True),
+    "one in the chain, ours, after its write": (
+        OTHERS | {"peer": kept(MINE), "n0": kept(MINE, FULL[0])},
+        True,
+    ),
+    "the winner, ours, and what is not here, which may have beaten it": (
+        OTHERS | {"peer": kept(MINE, Dot(PEER, 6), Dot(OTHER, 3))},
+        True,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ANNOUNCED)
-def test_a_winner_that_had_ours_when_it_was_written_knew_it(name: str, node: Node) -> None:
+def test_a_winner_whose_chain_is_full_knew_what_all_in_it_had_before(name: str, node: Node) -> None:
     announced, is_recorded = ANNOUNCED[name]
     node.write(A)
+    node.hear(P("x").key, Dot(PEER, 6), tock=5)
+    node.hear(P("y").key, FULL[0], tock=5)
+    node.conflicts.look()
     found = node.found(node.hear(A, Dot(PEER, 7), *FULL, tock=1 << 40), **announced)
-    assert (found is not None) == is_recorded
+    assert (None if found is None else found["kind"]) == ("unsure" if is_recorded else None)
 
 
-def test_a_winner_that_was_based_on_one_that_knew_ours_knew_it(node: Node) -> None:
+def test_what_came_since_the_last_look_may_have_beaten_it(node: Node) -> None:
     node.write(A)
-    winner = node.hear(A, Dot(PEER, 7), Dot(OTHER, 8), tock=1 << 40)
-    assert (
-        node.found(winner, other=kept(MINE, Dot(OTHER, 7), incarnation=OTHER.incarnation)) is None
-    )
-    assert node.found(winner, other=kept(MINE, Dot(OTHER, 8), incarnation=OTHER.incarnation))
+    node.conflicts.look()
+    node.hear(P("x").key, Dot(PEER, 6), tock=5)
+    winner = node.hear(A, Dot(PEER, 7), *FULL, tock=1 << 40)
+    assert node.found(winner, **OTHERS, peer=kept(MINE, Dot(PEER, 6)))
+
+
+def test_a_deletion_that_was_reaped_is_forgotten_by_a_short_chain_too(node: Node) -> None:
+    node.write(A)
+    node.write(A, MISSING)
+    node.conflicts.look()
+    winner = node.hear(A, Dot(PEER, 7), tock=1 << 40)
+    found = node.found(winner)
+    assert found is not None
+    assert found["kind"] == "unsure"
+    assert node.found(winner, peer=kept(MINE, Dot(ME, 2))) is None
+
+
+def test_a_short_chain_has_forgotten_no_value(node: Node) -> None:
+    node.write(A)
+    node.conflicts.look()
+    found = node.found(node.hear(A, Dot(PEER, 7), tock=1 << 40), peer=kept(MINE))
+    assert found is not None
+    assert found["kind"] == "concurrent"
 
 
 # --- fences -----------------------------------------------------------------------------------
