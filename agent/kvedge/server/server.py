@@ -18,7 +18,7 @@ from typing import Any
 
 from kvedge import limits
 from kvedge.clock import Clock
-from kvedge.errors import AgentError, BadSetting, NameTaken, StorageError
+from kvedge.errors import AgentError, BadSetting, NameTaken, ServerFailure, StorageError
 from kvedge.model.entry import has_fence
 from kvedge.model.path import KEY_FIRST
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
@@ -196,6 +196,14 @@ class Server:
     def begin_anew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
         """Set the tree aside and begin a new life with an empty one, then take the copy."""
         self._renewing = self._loop.create_task(self._renew(rid, copied, saved))
+        self._renewing.add_done_callback(self._renewed)
+
+    def _renewed(self, task: asyncio.Task[None]) -> None:
+        """End where the next life could not begin for a reason that nobody thought of."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.critical("the store could not be set aside", exc_info=error)
+            self._end(ServerFailure(f"{type(error).__name__}: {error}"))
 
     async def _renew(self, rid: Rid, copied: Copied, saved: list[Saved]) -> None:
         """Close the log, set it aside, and begin another; nobody may write meanwhile."""
