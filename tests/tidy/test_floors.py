@@ -101,14 +101,26 @@ DOORS: dict[str, tuple[tuple[str, ...], str]] = {
 # On these floors nothing waits, asks the time, draws lots or touches the world.
 PURE = ("kvedge.errors", "kvedge.limits", "kvedge.model", "kvedge.protocol")
 PURE_MAY_IMPORT = (
-    *("__future__", "abc", "ast", "base64", "binascii", "bisect", "collections", "contextlib"),
-    *("dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "itertools", "json"),
+    *("__future__", "abc", "ast", "base64", "binascii", "bisect", "calendar", "collections"),
+    *(
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "functools",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "itertools",
+        "json",
+    ),
     *("math", "msgpack", "operator", "re", "reprlib", "string", "struct", "types", "typing"),
     *("unicodedata", "zlib"),
     *("kvedge.errors", "kvedge.limits", "kvedge.model", "kvedge.protocol"),
     "random.Random",  # the type of the generator that is handed in
 )
 PURE_MAY_NOT_CALL = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+PURE_MAY_NOT_ASK = {"now", "today", "utcnow"}  # of datetime and date, which may compute alone
 NO_NAME = {"util", "utils", "helper", "helpers", "common", "misc"}
 
 Complaints = Iterator[str]
@@ -222,6 +234,10 @@ def pure_floors_only_compute(module: str, tree: ast.Module) -> Complaints:
                 found = "async comprehension"
             case ast.Call(func=ast.Name(id=called)) if called in PURE_MAY_NOT_CALL:
                 found = f"{called}()"
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="datetime" | "date"), attr=asked)
+            ) if asked in PURE_MAY_NOT_ASK:
+                found = f"{asked}()"
             case _:
                 continue
         yield f"{module}:{getattr(node, 'lineno', 0)} has {found} on a pure floor"
@@ -317,6 +333,8 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (pure_floors_only_compute, "kvedge.model.tree", "def f(x): return (y async for y in x)"),
     (pure_floors_only_compute, "kvedge.protocol.codec", "def f():\n    return open('x')"),
     (pure_floors_only_compute, "kvedge.protocol.codec", "print('seen')"),
+    (pure_floors_only_compute, "kvedge.model.when", "datetime.now(UTC)"),
+    (pure_floors_only_compute, "kvedge.model.when", "x = date.today()"),
     (module_has_a_floor, "kvedge.attic", ""),
     (module_has_a_floor, "kvedge.model.utils", ""),
     *(
