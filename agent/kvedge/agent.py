@@ -15,9 +15,11 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from kvedge.clock import SystemClock
+from kvedge.runner.heartbeat import Heartbeat
 from kvedge.runner.main import RunnerSettings, run_process
 from kvedge.runner.processes import ForkServer, keep_running
 from kvedge.runner.waiting import one_error
@@ -56,18 +58,21 @@ def run_agent(
     reload: Reload,
 ) -> None:
     """Run a server with its runners until SIGTERM or SIGINT; raises as `serve` does."""
-    forks = ForkServer({_RUNNER: _be_runner})  # while there is neither thread nor loop
+    hearts = [Heartbeat() for _ in runners]
+    # While there is neither thread nor loop.
+    forks = ForkServer({_RUNNER: partial(_be_runner, hearts)})
     try:
         with one_error():
-            asyncio.run(_run(settings, ready, reload, forks, runners))
+            asyncio.run(_run(settings, ready, reload, forks, [*zip(runners, hearts, strict=True)]))
     finally:
         forks.close()
 
 
-def _be_runner(options: Mapping[str, Any]) -> int:
+def _be_runner(hearts: Sequence[Heartbeat], options: Mapping[str, Any]) -> int:
     """Be a runner process; the fork server calls it in a child."""
     values = {**options, "endpoints": tuple(options["endpoints"])}
-    return run_process(RunnerSettings(**values))
+    heart = hearts[values.pop("number")]
+    return run_process(RunnerSettings(**values), heart)
 
 
 async def _either(*events: asyncio.Event) -> None:
@@ -85,7 +90,7 @@ async def _run(
     ready: Ready,
     reload: Reload,
     forks: ForkServer | None = None,
-    runners: Sequence[RunnerSettings] = (),
+    runners: Sequence[tuple[RunnerSettings, Heartbeat]] = (),
 ) -> None:
     manager = ServiceManager(os.environ)
     clock = SystemClock()
@@ -101,8 +106,16 @@ async def _run(
         tasks = [group.create_task(feed_watchdog(server, manager))]
         if forks:
             tasks += [
-                group.create_task(keep_running(forks, _RUNNER, asdict(runner), clock=clock))
-                for runner in runners
+                group.create_task(
+                    keep_running(
+                        forks,
+                        _RUNNER,
+                        asdict(runner) | {"number": number},
+                        clock=clock,
+                        heart=heart,
+                    )
+                )
+                for number, (runner, heart) in enumerate(runners)
             ]
         ready(server)
         manager.ready(f"node {settings.node}")

@@ -35,7 +35,7 @@ class Agent:
         config = directory / "kvedge.toml"
         config.write_text(
             f'[server]\ndir = "{directory}/data"\nlisten = ["{self._address}"]\n'
-            f'[[runner]]\nplacement = "single"\n'
+            f'[[runner]]\nplacement = "single"\nclock = "any"\nblock_max_s = 1\n'
         )
         self._environment = {**os.environ, "KV_CONFIG": str(config)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,12 +77,25 @@ class Agent:
 
         return until(look)
 
-    def set_job(self, tail: str, text: str, *, is_async: bool | None = True) -> None:
-        """Store code and a job that runs it at once."""
+    def set_job(
+        self, tail: str, text: str, *, is_async: bool | None = True, **fields: object
+    ) -> None:
+        """Store code and a job that runs it at once, unless told otherwise."""
         name = Path("test", tail)
         self.client.set(places.procedure_at(name), {"code": text, "is_async": is_async})
         place = places.jobs_at("single", node=NODE, group="default") + P(tail)
-        self.client.set(place, {"code": name, "data": {}, "target": 0})
+        self.client.set(place, {"code": name, "data": {}, "target": 0} | fields)
+
+    def fault(self, subsystem: str) -> Any:
+        """Wait for a fault and return it with its detail."""
+
+        def look() -> Any:
+            values = [item.value for item in self.client.get_tree(places.ERRORS / NODE)]
+            found = [value for value in values if value.get("subsystem") == subsystem]
+            detail = [value for value in values if "trace" in value]
+            return (found[0], detail[0]) if found and detail else None
+
+        return until(look)
 
 
 def until(look: Callable[[], Found | None]) -> Found:
@@ -145,6 +158,44 @@ def test_runner_that_dies_leaves_the_server_alone_and_comes_back(agent: Agent) -
     os.kill(agent.runner_pid(), signal.SIGKILL)
     after = agent.state("loop", functools.partial(is_later, before["started"]))
     assert after["backoff"] == 1
+
+
+BLOCKS = {
+    "sleeping": "import time\ntime.sleep(600)",
+    "computing": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("text", BLOCKS.values(), ids=BLOCKS)
+def test_job_that_blocks_the_loop_is_named_and_held_back(agent: Agent, text: str) -> None:
+    agent.set_job("good", LOOP)
+    good = agent.state("good", is_running)
+    before = agent.runner_pid()
+    agent.set_job("bad", text, delay=600)
+    bad = agent.state("bad", lambda state: state["reason"] == "blocked the loop")
+    assert (bad["node"], bad["backoff"]) == (None, 1)
+    fault, detail = agent.fault("job")
+    assert fault["path"] == places.jobs_at("single", node=NODE, group="default") / "bad"
+    assert "blocked the event loop" in fault["message"]
+    assert text.splitlines()[-1] in detail["trace"]
+    after = agent.state("good", functools.partial(is_later, good["started"]))
+    assert (after["node"], after["backoff"]) == (NODE, 0)
+    assert agent.runner_pid() != before
+    again = agent.state("bad", lambda state: state["computed"] is not None)
+    assert again["computed"] > bad["stopped"] + 600
+
+
+def test_words_start_a_job_on_the_clock_of_the_board(agent: Agent) -> None:
+    second = (int(time.time()) + 3) % 60
+    agent.set_job("worded", "return 1", target=f"{second} sec", zone="UTC")
+    state = agent.state("worded", lambda state: state["reason"] == "done")
+    assert int(state["started"]) % 60 == second
+
+
+def test_job_that_takes_too_long_is_ended(agent: Agent) -> None:
+    agent.set_job("slow", "await _self.sleep(600)", timeout=0.3)
+    state = agent.state("slow", lambda state: state["reason"] == "timed out")
+    assert (state["node"], state["backoff"]) == (None, 1)
 
 
 def test_clean_stop_is_no_interruption(agent: Agent) -> None:

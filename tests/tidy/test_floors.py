@@ -95,7 +95,10 @@ DOORS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "socket": (("kvedge.transport", *TESTING), "bytes over the world are the transport's"),
     "_socket": (("kvedge.transport",), "a short command spares the import of socket"),
-    "threading": (("kvedge.storage.commit", *TESTING), "the committer waits for the disk"),
+    "threading": (
+        ("kvedge.storage.commit", "kvedge.runner.watchdog", *TESTING),
+        "the committer waits for the disk, the watchdog for a loop that stands still",
+    ),
 }
 
 # On these floors nothing waits, asks the time, draws lots or touches the world.

@@ -43,6 +43,8 @@ def agent(
             placement=runner.placement,
             endpoints=where,
             auth=settings.connect.auth,
+            clock=runner.clock,
+            block_max_s=runner.block_max_s,
         )
         for runner in settings.runners
     ]

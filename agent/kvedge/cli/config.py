@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypedDict
 
 import click
@@ -52,10 +53,7 @@ def settings_rows(settings: Settings) -> dict[str, dict[str, Any]]:
     for name, key in KEYS.items():
         if key.section != "runner":
             rows[name] = _row(settings, name, key.shown(_value(settings, name)))
-    runners = [
-        {"placement": each.placement, "group": each.group, "node": each.node}
-        for each in settings.runners
-    ]
+    runners = [asdict(each) for each in settings.runners]
     return {**rows, "runner": _row(settings, "runner", runners)}
 
 

@@ -12,7 +12,7 @@ from kvedge.client.sync import SyncClient
 from kvedge.errors import JobFailed
 from kvedge.model.path import EMPTY, KV, Path
 from kvedge.runner import places
-from kvedge.runner.spec import JobSpec, JobStatus, Reason, is_fresh, next_start
+from kvedge.runner.spec import JobSpec, JobStatus, Reason, Wall, is_fresh, next_start
 
 GROUP = "default"
 """The group of jobs and runners that name none."""
@@ -85,6 +85,8 @@ class Row:
             return "running"
         if spec.code is None or spec.target is None:
             return "off"
+        if status.waits is not None:
+            return f"waiting: {status.waits}"
         if status.reason is None or is_fresh(spec, status, tock=self.tock):
             return "waiting"
         return str(status.reason)
@@ -93,7 +95,9 @@ class Row:
         """Return the unix time of the next start; None where none is known."""
         if self.spec is None or self.runner.placement == "any":
             return None
-        start = next_start(self.spec, self.status, now=now, tock=self.tock)
+        if self.spec.has_words and self.status.node is None:
+            return self.status.computed  # the runner knows the zone
+        start = next_start(self.spec, self.status, wall=Wall(now), tock=self.tock)
         return None if start is None else now + start.wait_s
 
     def cells(self, now: float) -> list[str]:

@@ -22,14 +22,15 @@ from kvedge.cli.job_changes import Variables, change_job, variables_given
 from kvedge.cli.job_output import LinePrinter, outputs, stored
 from kvedge.cli.jobs import GROUP, HEADER, Row, Runner, rows
 from kvedge.cli.tables import table
-from kvedge.cli.times import seconds, start_time
+from kvedge.cli.times import seconds, seconds_or_words, start_time
 from kvedge.clock import SystemClock
 from kvedge.config.node import node_name
 from kvedge.errors import BadSetting, JobError
 from kvedge.model.path import EMPTY, KV, P, Path
 from kvedge.runner.code import installed_names
 from kvedge.runner.places import procedure_at
-from kvedge.runner.spec import JobSpec
+from kvedge.runner.spec import JobSpec, Missed
+from kvedge.runner.zones import zone_named
 
 if TYPE_CHECKING:
     from kvedge.client.sync import SyncClient
@@ -122,12 +123,20 @@ def run() -> None:
     "--time",
     "start",
     metavar="TIME",
-    help="When to start: now (or 0), seconds from now, 07:30, a date; - for never.",
+    help="When to start: now (or 0), seconds from now, 07:30, a date, words; - for never.",
 )
-@click.option("-r", "--repeat", metavar="SEC", help="Run again this long after the end; 0: once.")
+@click.option(
+    "-r",
+    "--repeat",
+    metavar="SEC|WORDS",
+    help="Run again this long after the end, or when the words say; 0: once.",
+)
 @click.option("-d", "--delay", metavar="SEC", help="Wait this long after an error.")
 @click.option("-b", "--backoff", metavar="N", help="Factor of the delay for each further error.")
 @click.option("-k", "--ok-after", metavar="SEC", help="It counts as working after this long.")
+@click.option("--timeout", metavar="SEC", help="End it, as failed, after this long; 0: never.")
+@click.option("--missed", type=click.Choice([*Missed]), help="What to do with a start gone by.")
+@click.option("--zone", metavar="ZONE|-", help="The time zone of the words; -: the node's own.")
 @click.option(
     "-v",
     "--value",
@@ -157,6 +166,9 @@ def set_job(
     delay: str | None,
     backoff: str | None,
     ok_after: str | None,
+    timeout: str | None,
+    missed: str | None,
+    zone: str | None,
     values: tuple[tuple[str, str], ...],
     literals: tuple[tuple[str, str], ...],
     unset: tuple[str, ...],
@@ -168,12 +180,23 @@ def set_job(
     $ kv run -n board1 set -c the.answer -t now a.question
     $ kv run -n board1 set -c @onewire -t now -e interval_s 10 sensors
     $ kv run -n board1 set -r 1h30m a.question
+    $ kv run -n board1 set -c the.report -t 'mon 7 hr' -r 'mon 7 hr' a.report
     """
     changes: dict[str, object] = {} if code is None else {"code": _code(code)}
+    now = datetime.fromtimestamp(SystemClock().wall_s(), UTC).astimezone()
     if start is not None:
-        now = datetime.fromtimestamp(SystemClock().wall_s(), UTC).astimezone()
         changes["target"] = start_time(start, now, "-t")
-    spans = {"repeat": ("-r", repeat), "delay": ("-d", delay), "ok_after": ("-k", ok_after)}
+    if repeat is not None:
+        changes["repeat"] = seconds_or_words(repeat, now, "-r")
+    if missed is not None:
+        changes["missed"] = missed
+    if zone is not None:
+        changes["zone"] = None if zone == "-" else zone
+    spans = {
+        "delay": ("-d", delay),
+        "ok_after": ("-k", ok_after),
+        "timeout": ("--timeout", timeout),
+    }
     changes |= {
         name: seconds(text, option) for name, (option, text) in spans.items() if text is not None
     }
@@ -224,6 +247,11 @@ def _tell_what_lacks(client: SyncClient, runner: Runner, path: Path, spec: JobSp
     if spec.target is None:
         command = " ".join(f"kv run {runner} set -t now {path}".split())
         say(f"note: {path} has no start; give it one with `{command}`")
+    if spec.zone is not None:
+        try:
+            zone_named(spec.zone)
+        except BadSetting as error:
+            say(f"note: {error}")
     if runner.placement == "any":
         say(f"note: {_NOT_ANY}; the job is stored, and waits")
 
@@ -421,8 +449,9 @@ def log_of_job(path: Path, follow: bool) -> None:  # noqa: FBT001 -- click passe
 
 @run.command("all")
 @click.option("--size", type=click.IntRange(1), metavar="N", help="Wanted number of nodes.")
+@click.option("--any-clock", is_flag=True, help="Trust the clock though nothing has set it.")
 @_whose
-def run_all(size: int | None) -> None:
+def run_all(size: int | None, any_clock: bool) -> None:  # noqa: FBT001 -- click passes by name
     """Run jobs in the foreground, until ^C.
 
     What they print is printed.  One runner at a time serves the jobs of a node and group: beside a
@@ -437,4 +466,4 @@ def run_all(size: int | None) -> None:
         raise JobError(f"run all: --size {size}: this version does not watch a group's size")
     from kvedge.cli.foreground import run_in_foreground
 
-    run_in_foreground(the_session(), runner)
+    run_in_foreground(the_session(), runner, trusts_clock=any_clock)

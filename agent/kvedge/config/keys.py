@@ -6,6 +6,7 @@ reference page and the commented file in `deploy/etc` against it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ LEVELS = ("error", "warning", "info", "debug")
 """Of the log, the quietest first."""
 
 PLACEMENTS = ("single", "any", "all")
+
+CLOCKS = ("synchronised", "any")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,12 @@ def _brokers(value: object) -> str:
     raise ValueError("must look like mqtt://HOST:PORT or mqtts://HOST:PORT")
 
 
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError("must be a number of seconds, 0 or more")
+    return value
+
+
 def _qos(value: object) -> int:
     if type(value) is int and value in (0, 1):
         return value
@@ -144,6 +153,7 @@ WORD = Kind("letters, digits, `_` and `-`", _word)
 NODE = Kind("letters, digits, `_` and `-`", _node_name)
 TOPIC = Kind("words of letters, digits, `_` and `-` with `/` between them", _topic)
 BROKERS = Kind("`mqtt://HOST:PORT` or `mqtts://HOST:PORT`, or some, by commas", _brokers)
+SECONDS = Kind("a number of seconds, 0 or more", _seconds)
 QOS = Kind("0 or 1", _qos)
 ADDRESSES = Kind("a list of `unix:PATH` and `HOST:PORT`", _addresses)
 PORT = Kind("a number from 1 to 65535", port_number)
@@ -316,6 +326,26 @@ _ALL = (
         meaning="The node whose jobs a runner with placement single takes.",
         effect="Set it to take over the jobs of a node that is gone.",
         example='"greenhouse"',
+    ),
+    Key(
+        "runner.clock",
+        _one_of(CLOCKS),
+        default='"synchronised"',
+        meaning="Which clock is good enough for jobs that start at a time told in words: one that "
+        "was synchronised (since the runner started), or any.",
+        effect="With synchronised such jobs wait, and say so, until the time is known. Choose any "
+        "for a board with a battery clock and no time server.",
+        example='"any"',
+    ),
+    Key(
+        "runner.block_max_s",
+        SECONDS,
+        default="10",
+        meaning="How long, in seconds, an async job may keep the other jobs of the runner from "
+        "running; 0 for as long as it likes.",
+        effect="Then it is named in a fault, the runner starts again, and the job waits like one "
+        "that failed.",
+        example="30",
     ),
     Key(
         "log.level",

@@ -64,6 +64,8 @@ class RunnerSettings:
     placement: str = "single"
     group: str = "default"
     node: str | None = None
+    clock: str = "synchronised"
+    block_max_s: float = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,6 +274,12 @@ def next_time(words: str | Sequence[str], after: datetime) -> datetime | None:
     return When.parse(words).next_after(after)
 
 
+def has_time_word(text: str) -> bool:
+    """Tell whether there is a unit or a weekday in a text, so that a time may be meant."""
+    words = text.lower().split()
+    return any(word in _UNIT_OF or word in _WEEKDAY_OF or word in _AMBIGUOUS for word in words)
+
+
 def _meaning(text: str, word: str, number: int | None) -> list[tuple[str, int]]:
     """Return the fields that a word stands for, with the number before it."""
     if word in _AMBIGUOUS and (number is not None or word not in _WEEKDAY_OF):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import tzinfo
 
 import anyio
 
@@ -17,12 +18,13 @@ from kvedge.client.client import Client
 from kvedge.client.faults import Detail, Faults
 from kvedge.client.result import Result
 from kvedge.clock import Clock
-from kvedge.errors import JobFailed, LinkError, StorageError
+from kvedge.errors import BadSetting, JobFailed, LinkError, StorageError
 from kvedge.model.path import Path
 from kvedge.runner import places
 from kvedge.runner.execution import Outcome
 from kvedge.runner.output import Echo, Output
 from kvedge.runner.spec import JobSpec, JobStatus, Reason
+from kvedge.runner.zones import zone_named
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class Job:
         uses: The code that the last run read, with the tocks.
         is_mended: That code has changed since.
         is_gone: Its entry was deleted.
+        zone: The time zone of its words; None for that of the node.
+        due: The unix time that it waits for; None where it is none.
         scope: The run that is under way.
         stop_reason: Why that run was told to end.
     """
@@ -75,6 +79,8 @@ class Job:
         self.uses: dict[Path, int] = {}
         self.is_mended = False
         self.is_gone = False
+        self.zone: tzinfo | None = None
+        self.due: float | None = None
         self.scope: anyio.CancelScope | None = None
         self.stop_reason: Reason | None = None
         self._client = client
@@ -94,9 +100,13 @@ class Job:
         if self.is_gone:
             return None
         try:
-            self.spec = JobSpec.from_value(self.path, item.value)
+            spec = JobSpec.from_value(self.path, item.value)
+            self.zone = None if spec.zone is None else zone_named(spec.zone)
         except JobFailed as error:
             return error
+        except BadSetting as error:
+            return JobFailed(str(self.path), str(error))
+        self.spec = spec
         if isinstance(self.spec.code, Path):  # so that a change of it is noticed
             self.uses.setdefault(places.procedure_at(self.spec.code), 0)
         return None
@@ -134,7 +144,7 @@ class Job:
         """Store how a run ended; what cannot be stored because the server is gone is lost."""
         try:
             if outcome.detail is not None:
-                await self._tell(outcome.reason, outcome.detail)
+                await self._tell_end(outcome.reason, outcome.detail)
             elif outcome.reason is Reason.DONE:
                 await self.clear_fault(FAULT)
             self.output.finish()
@@ -143,9 +153,13 @@ class Job:
         except LinkError as error:
             log.warning("the end of %s is not stored: %s", self.path, error)
 
-    async def _tell(self, reason: Reason, detail: Detail) -> None:
+    async def _tell_end(self, reason: Reason, detail: Detail) -> None:
         if reason is Reason.MISSING and self.status.backoff > 1:
             return  # it was told; that it is still so is no news
+        await self.tell(detail)
+
+    async def tell(self, detail: Detail) -> None:
+        """Record that a run went wrong, as a fault and as a line of output."""
         self.output.finish()
         self.output.write(f"ERROR {detail.text}\n")
         await self.fault(FAULT, detail)

@@ -17,9 +17,12 @@ import anyio
 from kvedge.client.client import open_client
 from kvedge.clock import Clock, SystemClock
 from kvedge.errors import AgentError, LinkError
+from kvedge.runner.heartbeat import Heartbeat
 from kvedge.runner.output import Echo
 from kvedge.runner.supervisor import run
 from kvedge.runner.waiting import one_error
+from kvedge.runner.watchdog import BLOCK_MAX_S, Place, store_and_end, watched
+from kvedge.runner.zones import local_zone
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,9 @@ class RunnerSettings:
         auth: How to log in.
         name: What to call it, for a second runner that is refused.
         cfg: Settings that jobs may see.
+        clock: "synchronised": words for times wait until something has set the clock; "any":
+            the clock is trusted as it is.
+        block_max_s: How long a job may block the event loop; 0: as long as it likes.
     """
 
     node: str
@@ -48,6 +54,8 @@ class RunnerSettings:
     auth: str | None = None
     name: str = "kv agent"
     cfg: Mapping[str, Any] = field(default_factory=dict)
+    clock: str = "synchronised"
+    block_max_s: float = BLOCK_MAX_S
 
 
 _LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "INFO": logging.INFO}
@@ -59,19 +67,39 @@ def _log_line(name: str, line: str) -> None:
     logging.getLogger("kvedge.job").log(level, "%s: %s", name, line)
 
 
-async def serve(settings: RunnerSettings, *, clock: Clock, echo: Echo = _log_line) -> None:
+async def serve(
+    settings: RunnerSettings,
+    *,
+    clock: Clock,
+    echo: Echo = _log_line,
+    heart: Heartbeat | None = None,
+) -> None:
     """Run jobs until SIGTERM or SIGINT, over as many connections as it takes.
 
     When told to end, the jobs are stopped and that is stored.  The first connection must come
     about; later ones are waited for.  Must run in the main thread, which is told of signals.
+    Where a job blocks the event loop, that is stored and the process ends.
+
+    Args:
+        settings: What it is told.
+        clock: The clock of the node.
+        echo: Where lines go that jobs print, beside the tree.
+        heart: Beats as long as the event loop comes round.
 
     Raises:
         NotConnected: There is no server to begin with.
         RunnerBusy: Another runner runs these jobs.
     """
     life = _Life()
+    place = Place(
+        settings.node, settings.group, settings.placement, settings.endpoints, settings.auth
+    )
+    end = partial(store_and_end, place, block_s=settings.block_max_s, clock=clock)
     with one_error():
-        async with anyio.create_task_group() as tasks:
+        async with (
+            watched(end, block_max_s=settings.block_max_s, heart=heart),
+            anyio.create_task_group() as tasks,
+        ):
             tasks.start_soon(life.watch_signals)
             while not life.is_over:
                 await _serve_once(settings, life, clock=clock, echo=echo)
@@ -111,6 +139,8 @@ async def _serve_once(settings: RunnerSettings, life: _Life, *, clock: Clock, ec
                         name=settings.name,
                         cfg=settings.cfg,
                         echo=echo,
+                        zone=local_zone(os.environ),
+                        trusts_clock=settings.clock == "any",
                     )
     except LinkError as error:
         if not life.was_connected:
@@ -120,10 +150,10 @@ async def _serve_once(settings: RunnerSettings, life: _Life, *, clock: Clock, ec
             await anyio.sleep(random.uniform(0.1, RECONNECT_MAX_S))
 
 
-def run_process(settings: RunnerSettings) -> int:
+def run_process(settings: RunnerSettings, heart: Heartbeat | None = None) -> int:
     """Be a runner process: what the fork server calls.  Returns the exit code."""
     try:
-        anyio.run(partial(serve, settings, clock=SystemClock()))
+        anyio.run(partial(serve, settings, clock=SystemClock(), heart=heart))
     except AgentError as error:
         log.error("%s", error)
         return 1

@@ -34,12 +34,13 @@ class Output:
     print at once may mix their lines, as they would on a terminal.
 
     Attributes:
+        name: The path of the job.
         dropped: How many lines were forgotten.
         is_dirty: There is something that was not stored.
     """
 
     def __init__(self, name: str, wall_s: Callable[[], float], echo: Echo) -> None:
-        self._name = name
+        self.name = name
         self._wall_s = wall_s
         self._echo = echo
         self._lines: deque[tuple[float, str]] = deque()
@@ -67,7 +68,7 @@ class Output:
         """Add a line."""
         line = line[:JOB_OUTPUT_LINE_MAX_CHARS].encode(errors="replace").decode()
         self._keep(self._wall_s(), line)
-        self._echo(self._name, line)
+        self._echo(self.name, line)
         self.is_dirty = True
 
     def finish(self) -> None:

@@ -40,6 +40,7 @@ import anyio
 from kvedge.clock import Clock, SystemClock
 from kvedge.errors import Disconnected, LimitExceeded
 from kvedge.model.value import decode, packb
+from kvedge.runner.heartbeat import Heartbeat, Silence
 from kvedge.runner.waiting import SleepUntil, one_error, sleeper
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,11 @@ PROVEN_AFTER_S = 60.0
 RESTART_MAX_S = 30.0
 _RESTART_FIRST_S = 0.1
 
+SILENCE_MAX_S = 60.0
+"""How long a child's heart may stand still, then it is killed.  Long: a card that dies may stop a
+process for half a minute, and a child that can help itself does so earlier."""
+
+_SILENCE_LOOKS = 6
 _STDERR = 2
 _SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGTERM)
 _LENGTH = struct.Struct(">I")
@@ -443,8 +449,17 @@ async def keep_running(
     *,
     clock: Clock,
     sleep_until: SleepUntil | None = None,
+    heart: Heartbeat | None = None,
 ) -> None:
     """Run a process, and start it again when it ends, until cancelled; then it is told to end.
+
+    Args:
+        server: Who makes it.
+        entry: Which of the entries of the fork server.
+        options: What it is told.
+        clock: The clock of the node.
+        sleep_until: How to wait on that clock; None: really.
+        heart: What it beats while it is well; when that stands still, it is killed.
 
     Raises:
         Disconnected: The fork server is gone.
@@ -456,13 +471,28 @@ async def keep_running(
         child = await server.spawn(entry, options)
         log.info("the %s is process %d", entry, child.pid)
         try:
-            status = await child.wait()
+            with one_error():
+                async with anyio.create_task_group() as tasks:
+                    if heart is not None:
+                        tasks.start_soon(_kill_when_silent, child, heart, clock, wait_until)
+                    status = await child.wait()
+                    tasks.cancel_scope.cancel()
         finally:
             await _stop(child)
         failures = failures_after(failures, ran_s=clock.boottime_s() - started_s)
         wait_s = restart_wait_s(failures)
         log.warning("the %s ended with %d; it starts again in %.1f s", entry, status, wait_s)
         await wait_until(clock.boottime_s() + wait_s)
+
+
+async def _kill_when_silent(
+    child: Child, heart: Heartbeat, clock: Clock, sleep_until: SleepUntil
+) -> None:
+    silence = Silence(_SILENCE_LOOKS)
+    while not silence.is_long(heart.count):
+        await sleep_until(clock.boottime_s() + SILENCE_MAX_S / _SILENCE_LOOKS)
+    log.error("process %d shows no life for %g s; it is killed", child.pid, SILENCE_MAX_S)
+    child.kill(signal.SIGKILL)
 
 
 async def _stop(child: Child) -> None:

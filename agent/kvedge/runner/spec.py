@@ -12,6 +12,10 @@ starts again at once.  If it takes the runner down over and over, it is held bac
 
 The wall clock may step.  So no pause is ever longer than it was meant to be, whatever `stopped`
 says.
+
+Words for a time ("12 hr") are counted `since` a moment: when the runner first saw them with a clock
+that is right, or the last start or end of the job.  It is stored, so that a start which the board
+slept through is found to be missed.  While the clock is not to be trusted, words wait.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Any
 
-from kvedge.errors import BadPath, JobFailed
+from kvedge.errors import BadPath, BadSetting, JobFailed
 from kvedge.model.path import P, Path
+from kvedge.model.when import When
 
 PAUSE_MAX_S = 86400.0
 """A failing job is tried once a day at least, unless its delay itself is longer."""
@@ -34,11 +40,30 @@ PAUSE_MIN_S = 1.0
 """A failing job is not tried more often: each try is stored three times, which wears the card."""
 
 
+LATE_MAX_S = 60.0
+"""A start that is later than this was missed: boards are busy, and clocks are corrected."""
+
+STEP_BACK_MAX_S = 3600.0
+"""A clock that is put back by less does not bring the same time of day again."""
+
+CLOCK_WAIT = "the clock is not synchronised"
+"""Why a job waits whose start is said in words."""
+
+
+class Missed(StrEnum):
+    """What becomes of a start whose time went by while no runner worked or the clock was wrong."""
+
+    RUN = "run"
+    SKIP = "skip"
+
+
 class Reason(StrEnum):
     """Why a run ended."""
 
     DONE = "done"
     FAILED = "failed"
+    TIMED_OUT = "timed out"
+    BLOCKED = "blocked the loop"
     MISSING = "no code"
     INTERRUPTED = "interrupted"
     SHUTDOWN = "runner stopped"
@@ -87,6 +112,23 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("it must be a text")
     return value
+
+
+def _seconds_or_words(value: object) -> float | str:
+    if not isinstance(value, str):
+        return _seconds(value)
+    try:
+        When.parse(value)
+    except BadSetting as error:
+        raise ValueError(error.why) from error
+    return value
+
+
+def _missed(value: object) -> Missed:
+    for policy in Missed:
+        if policy == value:
+            return policy
+    raise ValueError(f"it must be one of {', '.join(Missed)}")
 
 
 def _code(value: object) -> Path | str:
@@ -138,21 +180,28 @@ class JobSpec:
     Attributes:
         code: Path of a stored procedure, or "@name" of an installed one; None: not yet told.
         data: Variables for the code.
-        target: Unix seconds of the start; 0 starts it at once; None leaves it alone.
-        repeat: Seconds from the end of a run to the next start; 0 for none.
+        target: Unix seconds of the start, or words for it; 0 starts it at once; None leaves it
+            alone.
+        repeat: Seconds from the end of a run to the next start, or words for it; 0 for none.
         delay: Seconds to wait after an error, to be multiplied by `backoff` once per error.
         backoff: That factor.
         ok_after: Seconds of running after which a job counts as working; 0: only its end does,
             or that it says so itself.
+        timeout: Seconds after which a run is ended, as a failure; 0 for none.
+        missed: What becomes of a start whose time went by.
+        zone: Name of the time zone of the words; None: that of the node.
     """
 
     code: Path | str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
-    target: float | None = None
-    repeat: float = 0
+    target: float | str | None = None
+    repeat: float | str = 0
     delay: float = 100
     backoff: float = 1.1
     ok_after: float = 0
+    timeout: float = 0
+    missed: Missed = Missed.RUN
+    zone: str | None = None
 
     @classmethod
     def from_value(cls, path: Path, value: object) -> JobSpec:
@@ -169,17 +218,26 @@ class JobSpec:
 
     def to_value(self) -> dict[str, Any]:
         """Return what to store."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        value = {item.name: getattr(self, item.name) for item in fields(self)}
+        return value | {"missed": str(self.missed)}
+
+    @property
+    def has_words(self) -> bool:
+        """Whether a start of it is said in words."""
+        return isinstance(self.target, str) or isinstance(self.repeat, str)
 
 
 _SPEC_READERS: dict[str, _Reader] = {
     "code": _maybe(_code),
     "data": _data,
-    "target": _maybe(_seconds),
-    "repeat": _seconds,
+    "target": _maybe(_seconds_or_words),
+    "repeat": _seconds_or_words,
     "delay": _seconds,
     "backoff": _factor,
     "ok_after": _seconds,
+    "timeout": _seconds,
+    "missed": _missed,
+    "zone": _maybe(_text),
 }
 
 
@@ -198,6 +256,9 @@ class JobStatus:
         reason: Why the last run ended.
         target: The target that the last start used up.
         tock: The tock of the job's entry at the last start.
+        since: Unix seconds from which words for the next start are counted; None: not known yet.
+        since_tock: The tock of the entry with those words.
+        waits: Why the next start is not known though there will be one.
     """
 
     started: float | None = None
@@ -208,8 +269,11 @@ class JobStatus:
     backoff: int = 0
     computed: float | None = None
     reason: Reason | None = None
-    target: float | None = None
+    target: float | str | None = None
     tock: int = 0
+    since: float | None = None
+    since_tock: int = 0
+    waits: str | None = None
 
     @classmethod
     def from_value(cls, path: Path, value: object) -> JobStatus:
@@ -231,8 +295,11 @@ _STATUS_READERS: dict[str, _Reader] = {
     "backoff": _count,
     "computed": _maybe(_seconds),
     "reason": _maybe(Reason),
-    "target": _maybe(_seconds),
+    "target": _maybe(lambda value: value if isinstance(value, str) else _seconds(value)),
     "tock": _count,
+    "since": _maybe(_seconds),
+    "since_tock": _count,
+    "waits": _maybe(_text),
 }
 
 
@@ -240,19 +307,37 @@ _STATUS_READERS: dict[str, _Reader] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Wall:
+    """What the wall clock says, and how far it is to be trusted.
+
+    Attributes:
+        now: Unix seconds, right or wrong.
+        is_right: Words for a time may be counted by it.
+        zone: Whose calendar counts.
+    """
+
+    now: float
+    is_right: bool = True
+    zone: tzinfo = UTC
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """The next start.
 
     Attributes:
-        wait_s: Seconds from now; 0 for at once.
-        by_wall: It is a time of day: when the wall clock steps, ask again.
+        wait_s: Seconds from now; 0 for at once; infinite where it is not known.
+        by_wall: It is a time of day: when the wall clock steps, or becomes right, ask again.
+        waits: Why it is not known.
     """
 
     wait_s: float
     by_wall: bool = False
+    waits: str | None = None
 
 
 _NOW = Start(0)
+_WHEN_CLOCK_IS_RIGHT = Start(math.inf, by_wall=True, waits=CLOCK_WAIT)
 
 
 def pause_s(spec: JobSpec, errors: int) -> float:
@@ -265,7 +350,7 @@ def pause_s(spec: JobSpec, errors: int) -> float:
     return spec.delay * spec.backoff**errors
 
 
-def _after_success(spec: JobSpec, _: JobStatus) -> float | None:
+def _after_success(spec: JobSpec, _: JobStatus) -> float | str | None:
     return spec.repeat or None
 
 
@@ -285,82 +370,162 @@ def _never(_: JobSpec, __: JobStatus) -> float | None:
     return None
 
 
-_AFTER: dict[Reason | None, Callable[[JobSpec, JobStatus], float | None]] = {
+_AFTER: dict[Reason | None, Callable[[JobSpec, JobStatus], float | str | None]] = {
     None: _never,
     Reason.DONE: _after_success,
     Reason.FAILED: _after_error,
+    Reason.TIMED_OUT: _after_error,
+    Reason.BLOCKED: _after_error,
     Reason.MISSING: _after_error,
     Reason.INTERRUPTED: _after_interruption,
     Reason.SHUTDOWN: _at_once,
     Reason.CHANGED: _at_once,
     Reason.CANCELLED: _never,
 }
-_MENDABLE = (Reason.FAILED, Reason.MISSING, Reason.INTERRUPTED)
+_ERRORS = (Reason.FAILED, Reason.TIMED_OUT, Reason.BLOCKED, Reason.MISSING)
+_MENDABLE = (*_ERRORS, Reason.INTERRUPTED)
 
 
 def is_fresh(spec: JobSpec, status: JobStatus, *, tock: int) -> bool:
     """Tell whether the target has not been used for a start yet."""
     if spec.target is None:
         return False
-    return tock != status.tock if spec.target == 0 else spec.target != status.target
+    if isinstance(spec.target, str) or spec.target == 0:
+        return tock != status.tock
+    return spec.target != status.target
 
 
 def next_start(
-    spec: JobSpec, status: JobStatus, *, now: float, tock: int, is_mended: bool = False
+    spec: JobSpec, status: JobStatus, *, wall: Wall, tock: int, is_mended: bool = False
 ) -> Start | None:
     """Return when a job starts next; None for not at all, as things are.
 
     Args:
         spec: What shall run.
         status: What happened.
-        now: Unix seconds, right or wrong.
+        wall: What time it is.
         tock: The tock of the job's entry.
         is_mended: Its code has changed since the last run.
     """
     if spec.code is None or spec.target is None or status.node is not None:
         return None
     if is_fresh(spec, status, tock=tock):
-        return Start(max(0.0, spec.target - now), by_wall=spec.target > now)
+        return _at_target(spec, status, wall, tock)
     pause = _AFTER[status.reason](spec, status)
     if pause is None:
         return None
+    if isinstance(pause, str):
+        return _by_words(pause, spec, status, wall, tock)
     if status.reason in _MENDABLE and (is_mended or tock != status.tock):
         return _NOW
-    stopped = now if status.stopped is None else min(status.stopped, now)
-    return Start(max(0.0, stopped + pause - now))
+    stopped = wall.now if status.stopped is None else min(status.stopped, wall.now)
+    return Start(max(0.0, stopped + pause - wall.now))
+
+
+def _at_target(spec: JobSpec, status: JobStatus, wall: Wall, tock: int) -> Start | None:
+    assert spec.target is not None
+    if isinstance(spec.target, str):
+        return _by_words(spec.target, spec, status, wall, tock)
+    if spec.target and spec.missed is Missed.SKIP and wall.now - spec.target > LATE_MAX_S:
+        return None
+    return Start(max(0.0, spec.target - wall.now), by_wall=spec.target > wall.now)
+
+
+def _by_words(words: str, spec: JobSpec, status: JobStatus, wall: Wall, tock: int) -> Start | None:
+    if not wall.is_right:
+        return _WHEN_CLOCK_IS_RIGHT
+    pattern = When.parse(words)
+    since = counted_since(status, wall.now, tock=tock)
+    due = _due(pattern, since, wall.zone)
+    if due is not None and wall.now - due > LATE_MAX_S and spec.missed is Missed.SKIP:
+        due = _due(pattern, wall.now, wall.zone)
+    return None if due is None else Start(max(0.0, due - wall.now), by_wall=due > wall.now)
+
+
+def _due(pattern: When, since: float, zone: tzinfo) -> float | None:
+    found = pattern.next_after(datetime.fromtimestamp(since, zone))
+    return None if found is None else found.timestamp()
+
+
+def counted_since(status: JobStatus, now: float, *, tock: int) -> float:
+    """Return from when on words for the next start are counted.
+
+    A small step back of the clock does not bring a time of day again; a large one means that the
+    clock was wrong.
+    """
+    if status.since is None or status.since_tock != tock:
+        return now
+    return status.since if status.since - now <= STEP_BACK_MAX_S else now
 
 
 def must_stop(old: JobSpec, new: JobSpec, status: JobStatus, *, tock: int) -> Reason | None:
-    """Return why a running job must end when its entry has changed; None lets it go on."""
+    """Return why a running job must end when its entry has changed; None lets it go on.
+
+    A target in words is for the next run.
+    """
     if new.code is None or new.target is None:
         return Reason.CANCELLED
-    if new.code != old.code or new.data != old.data or is_fresh(new, status, tock=tock):
+    is_now = not isinstance(new.target, str) and is_fresh(new, status, tock=tock)
+    if new.code != old.code or new.data != old.data or is_now:
         return Reason.CHANGED
     return None
 
 
-def begun(spec: JobSpec, status: JobStatus, *, now: float, node: str, tock: int) -> JobStatus:
-    """Return the status of a job that starts; `spec` and `tock` are those it starts with."""
+def begun(
+    spec: JobSpec,
+    status: JobStatus,
+    *,
+    wall: Wall,
+    node: str,
+    tock: int,
+    due: float | None = None,
+) -> JobStatus:
+    """Return the status of a job that starts.
+
+    Args:
+        spec: What it starts with.
+        status: What happened before.
+        wall: What time it is.
+        node: Where it runs.
+        tock: The tock of the entry that it starts with.
+        due: The unix time that was waited for, where it was one: timers may be early.
+    """
     return replace(
         status,
-        started=now,
-        pinged=now,
+        started=wall.now,
+        pinged=wall.now,
         node=node,
         computed=None,
         reason=None,
         target=spec.target,
         tock=tock,
+        since=_later(wall, due),
+        since_tock=tock,
+        waits=None,
     )
 
 
-def ended(status: JobStatus, reason: Reason, *, now: float, result: Any = None) -> JobStatus:
+def ended(status: JobStatus, reason: Reason, *, wall: Wall, result: Any = None) -> JobStatus:
     """Return the status of a job that has ended."""
-    backoff = {
-        Reason.DONE: 0,
-        Reason.FAILED: status.backoff + 1,
-        Reason.MISSING: status.backoff + 1,
-    }.get(reason, status.backoff)
-    return replace(status, stopped=now, node=None, reason=reason, result=result, backoff=backoff)
+    backoff = 0 if reason is Reason.DONE else status.backoff + (reason in _ERRORS)
+    return replace(
+        status,
+        stopped=wall.now,
+        node=None,
+        reason=reason,
+        result=result,
+        backoff=backoff,
+        since=_later(wall, status.since),
+        since_tock=status.tock,
+    )
+
+
+def _later(wall: Wall, other: float | None) -> float | None:
+    """Return the later one of now and another time that is near; None while the clock is wrong."""
+    if not wall.is_right:
+        return None
+    is_near = other is not None and 0 < other - wall.now <= STEP_BACK_MAX_S
+    return other if is_near else wall.now
 
 
 def interrupted(spec: JobSpec | None, status: JobStatus) -> JobStatus:

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, tzinfo
 from types import MappingProxyType
 from typing import Any
 
@@ -36,7 +37,10 @@ from kvedge.runner.spec import (
     JobSpec,
     JobStatus,
     Reason,
+    Start,
+    Wall,
     begun,
+    counted_since,
     ended,
     interrupted,
     must_stop,
@@ -76,6 +80,8 @@ async def run(
     cfg: Mapping[str, Any] = _NO_CFG,
     sleep_until: SleepUntil | None = None,
     echo: Echo = _log_line,
+    zone: tzinfo = UTC,
+    trusts_clock: bool = False,
 ) -> None:
     """Run the jobs of a node and group until cancelled.
 
@@ -92,6 +98,8 @@ async def run(
         cfg: Settings that jobs may see.
         sleep_until: How to wait on that clock; None: really.
         echo: Where lines go that jobs print, beside the tree.
+        zone: The time zone of words for times, where a job names none.
+        trusts_clock: Words for times are counted by the wall clock though nothing has set it.
 
     Raises:
         RunnerBusy: Another runner runs these jobs.
@@ -111,6 +119,8 @@ async def run(
                     clock=clock,
                     sleep_until=sleep_until or sleeper(clock),
                     echo=echo,
+                    zone=zone,
+                    trusts_clock=trusts_clock,
                 )
                 await supervisor.serve()
 
@@ -128,6 +138,8 @@ class Supervisor:
         clock: Clock,
         sleep_until: SleepUntil,
         echo: Echo,
+        zone: tzinfo,
+        trusts_clock: bool,
     ) -> None:
         self._crew = crew
         self._client = crew.client
@@ -137,6 +149,8 @@ class Supervisor:
         self._clock = clock
         self._sleep_until = sleep_until
         self._echo = echo
+        self._zone = zone
+        self._trusts_clock = trusts_clock
         self._jobs_at = places.jobs_at(placement, node=node, group=group)
         self._states_at = places.states_at(placement, node=node, group=group)
         self._outputs_at = places.outputs_at(placement, node=node, group=group)
@@ -147,6 +161,7 @@ class Supervisor:
         self._wake = anyio.Event()
         self._started = anyio.Event()
         self._offset_s = self._clock_offset_s()
+        self._was_right = self._clock_is_right()
 
     async def serve(self) -> None:
         """Follow the tree until cancelled."""
@@ -250,6 +265,14 @@ class Supervisor:
     def _clock_offset_s(self) -> float:
         return self._clock.wall_s() - self._clock.boottime_s()
 
+    def _clock_is_right(self) -> bool:
+        """Tell whether the wall clock can be trusted; it can when it once was synchronised."""
+        self._trusts_clock = self._trusts_clock or self._clock.wall_is_synchronised()
+        return self._trusts_clock
+
+    def _wall(self, job: Job) -> Wall:
+        return Wall(self._clock.wall_s(), self._clock_is_right(), job.zone or self._zone)
+
     async def _keep_time(self) -> None:
         """Start jobs when their time comes, and look again when the wall clock was set."""
         while True:
@@ -257,17 +280,21 @@ class Supervisor:
             for tail in self._schedule.take_due(now_s):
                 self._start(self._jobs[tail])
             next_s = self._schedule.next_s()
+            if self._by_wall:
+                next_s = min(now_s + CLOCK_LOOK_S, math.inf if next_s is None else next_s)
             self._wake = anyio.Event()
             if next_s is None:
                 await self._wake.wait()
             else:
-                until_s = min(next_s, now_s + CLOCK_LOOK_S) if self._by_wall else next_s
-                await wait_for(self._wake, self._sleep_until, until_s)
-            if abs(self._clock_offset_s() - self._offset_s) > _STEP_S:
+                await wait_for(self._wake, self._sleep_until, next_s)
+            is_set = abs(self._clock_offset_s() - self._offset_s) > _STEP_S
+            if is_set or self._clock_is_right() != self._was_right:
                 await self._clock_was_set()
 
     async def _clock_was_set(self) -> None:
+        """Ask again when the jobs start that wait for a time of day."""
         self._offset_s = self._clock_offset_s()
+        self._was_right = self._clock_is_right()
         for tail in list(self._by_wall):
             if tail in self._jobs:  # it may be buried while another one is settled
                 await self._settle(self._jobs[tail])
@@ -297,34 +324,44 @@ class Supervisor:
         if job.is_gone:
             await self._bury(job)
             return
-        wait_s = self._plan(job)
-        if wait_s is not None and wait_s <= 0:
+        start = self._plan(job)
+        if start is not None and start.wait_s <= 0:
             self._start(job)
             return
-        computed = None if wait_s is None else self._clock.wall_s() + wait_s
-        if _differ(computed, job.status.computed):
-            job.status = replace(job.status, computed=computed)
+        told = self._told(job, start)
+        is_same_time = not _differ(told.computed, job.status.computed)
+        if not is_same_time or replace(told, computed=job.status.computed) != job.status:
+            job.status = told
             await job.save(relaxed=True)
 
-    def _plan(self, job: Job) -> float | None:
-        """Put the next start into the schedule and return how far away it is."""
+    def _plan(self, job: Job) -> Start | None:
+        """Put the next start into the schedule and return it."""
+        job.due = None
         if job.spec is None:
             return None
-        start = next_start(
-            job.spec,
-            job.status,
-            now=self._clock.wall_s(),
-            tock=job.tock,
-            is_mended=job.is_mended,
-        )
+        wall = self._wall(job)
+        start = next_start(job.spec, job.status, wall=wall, tock=job.tock, is_mended=job.is_mended)
         if start is None:
             return None
-        if start.wait_s > 0:
+        if math.isfinite(start.wait_s) and start.wait_s > 0:
             self._schedule.put(job.tail, self._clock.boottime_s() + start.wait_s)
             self._wake.set()
         if start.by_wall:
             self._by_wall.add(job.tail)
-        return start.wait_s
+            self._wake.set()
+            job.due = wall.now + start.wait_s if math.isfinite(start.wait_s) else None
+        return start
+
+    def _told(self, job: Job, start: Start | None) -> JobStatus:
+        """Return the status with what is known of the next start."""
+        wall = self._wall(job)
+        status = replace(job.status, waits=None if start is None else start.waits)
+        if job.spec is not None and job.spec.has_words and wall.is_right:
+            since = counted_since(job.status, wall.now, tock=job.tock)
+            status = replace(status, since=since, since_tock=job.tock)
+        if start is None or not math.isfinite(start.wait_s):
+            return replace(status, computed=None)
+        return replace(status, computed=wall.now + start.wait_s)
 
     async def _bury(self, job: Job) -> None:
         await job.remove()
@@ -344,7 +381,12 @@ class Supervisor:
         assert job.spec is not None
         assert job.scope is not None
         job.status = begun(
-            job.spec, job.status, now=self._clock.wall_s(), node=self._node, tock=job.tock
+            job.spec,
+            job.status,
+            wall=self._wall(job),
+            node=self._node,
+            tock=job.tock,
+            due=job.due,
         )
         log.info("%s starts", job.path)
         outcome: Outcome | None = None
@@ -365,10 +407,11 @@ class Supervisor:
         place = Place(job.tail, self._node, self._group, self._clock, self._sleep_until)
         execution = Execution(self._crew, place, job, job.output)
         job.uses = execution.uses
-        if not spec.ok_after:
-            return await execution.run(spec)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._prove, job, spec.ok_after)
+            if spec.ok_after:
+                tasks.start_soon(self._prove, job, spec.ok_after)
+            if spec.timeout:
+                tasks.start_soon(self._limit, job, spec.timeout)
             outcome = await execution.run(spec)
             tasks.cancel_scope.cancel()
         return outcome
@@ -377,16 +420,21 @@ class Supervisor:
         await self._sleep_until(self._clock.boottime_s() + ok_after_s)
         await job.works()
 
+    async def _limit(self, job: Job, timeout_s: float) -> None:
+        """End a run that takes too long.  A thread goes on, so that is told before it ends."""
+        await self._sleep_until(self._clock.boottime_s() + timeout_s)
+        log.warning("%s runs longer than %g s; it is told to end", job.path, timeout_s)
+        with anyio.move_on_after(_CLOSE_WITHIN_S):
+            await job.tell(Detail(f"it ran longer than its timeout of {timeout_s:g} s"))
+        job.stop(Reason.TIMED_OUT)
+
     async def _close(self, job: Job, outcome: Outcome) -> None:
-        job.status = ended(
-            job.status, outcome.reason, now=self._clock.wall_s(), result=outcome.result
-        )
+        wall = self._wall(job)
+        job.status = ended(job.status, outcome.reason, wall=wall, result=outcome.result)
         log.info("%s ends: %s", job.path, outcome.reason)
         if job.spec is not None and not job.is_gone:
-            start = next_start(job.spec, job.status, now=self._clock.wall_s(), tock=job.tock)
-            if start is not None:
-                computed = self._clock.wall_s() + start.wait_s
-                job.status = replace(job.status, computed=computed)
+            start = next_start(job.spec, job.status, wall=wall, tock=job.tock)
+            job.status = self._told(job, start)
         await job.close(outcome)
 
 

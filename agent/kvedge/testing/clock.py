@@ -18,9 +18,17 @@ class VirtualClock:
     Args:
         wall_s: Unix seconds at the beginning; a board without a clock battery starts near 0.
         boottime_s: Seconds since boot at the beginning.
+        is_synchronised: Whether something has set it.
     """
 
-    def __init__(self, *, wall_s: float = 1_700_000_000.0, boottime_s: float = 100.0) -> None:
+    def __init__(
+        self,
+        *,
+        wall_s: float = 1_700_000_000.0,
+        boottime_s: float = 100.0,
+        is_synchronised: bool = True,
+    ) -> None:
+        self.is_synchronised = is_synchronised
         self._offset_s = wall_s - boottime_s
         self._now_s = boottime_s
         self._sleepers: list[tuple[float, int, anyio.Event]] = []
@@ -36,8 +44,8 @@ class VirtualClock:
         return self._now_s
 
     def wall_is_synchronised(self) -> bool:
-        """Return True."""
-        return True
+        """Return whether something has set it."""
+        return self.is_synchronised
 
     def set_wall(self, wall_s: float) -> None:
         """Set the wall clock, as the network does some time after a boot."""

@@ -99,9 +99,17 @@ class RunnerBench:
 
     @asynccontextmanager
     async def runner(
-        self, *, client: Client | None = None, placement: str = "single", name: str = "a test"
+        self,
+        *,
+        client: Client | None = None,
+        placement: str = "single",
+        name: str = "a test",
+        **options: Any,
     ) -> AsyncIterator[None]:
-        """Run the jobs while the block runs; a `client` of its own makes it one that can die."""
+        """Run the jobs while the block runs; a `client` of its own makes it one that can die.
+
+        The `options` are those of `kvedge.runner.supervisor.run`.
+        """
         serve = functools.partial(
             run,
             client or self.client,
@@ -111,6 +119,7 @@ class RunnerBench:
             name=name,
             sleep_until=self.clock.sleep_until,
             echo=lambda job, line: self.echoed.append((job, line)),
+            **options,
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve)

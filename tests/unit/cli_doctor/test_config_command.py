@@ -56,7 +56,9 @@ def test_show_is_toml_with_origins_and_without_passwords(session: Sessions, file
     assert "secret" not in done.stdout
     table = tomllib.loads(done.stdout)
     assert table["connect"] == {"host": "h", "port": 12, "auth": "password ***"}
-    assert table["runner"] == [{"placement": "single", "group": "default"}]
+    assert table["runner"] == [
+        {"placement": "single", "group": "default", "clock": "synchronised", "block_max_s": 10}
+    ]
 
 
 def test_show_as_json_names_every_setting(session: Sessions, file: Path) -> None:

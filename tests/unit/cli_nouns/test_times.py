@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from kvedge.cli.times import seconds, start_time
+from kvedge.cli.times import seconds, seconds_or_words, start_time
 from kvedge.errors import BadSetting
 
 ZONE = timezone(timedelta(hours=2))
@@ -72,9 +72,36 @@ def test_time_of_day_is_the_next_one(text: str, days: int, hour: int) -> None:
     # A time without a zone is meant as that of the machine.
     now = NOW.astimezone().replace(hour=12, minute=0, second=30)
     start = start_time(text, now, "-t")
-    assert start is not None
+    assert isinstance(start, float)
     found = datetime.fromtimestamp(start, now.tzinfo)
     assert ((found.date() - now.date()).days, found.hour) == (days, hour)
+
+
+WORDS = [
+    ("25 hr", "25 hr: it must be 0 to 23 or -24 to -1"),
+    ("tomorrow 8 hr", "tomorrow: no word for a time"),
+    ("5 m", "m: this may be month or min"),
+    ("2020 yr", "this time does not come in the next 40 years"),
+    ("30 d 2 month", "this time does not come in the next 40 years"),
+]
+
+
+@pytest.mark.parametrize("text", ["12 hr", "mon", "2 tue 9 hr", "6 month 1 d 8 h"])
+def test_words_are_kept_for_the_node_to_understand(text: str) -> None:
+    assert start_time(text, NOW, "-t") == seconds_or_words(text, NOW, "-r") == text
+
+
+@pytest.mark.parametrize(("text", "message"), WORDS)
+def test_words_that_make_no_time(text: str, message: str) -> None:
+    with pytest.raises(BadSetting, match=f"^-t {text}: .*{message}"):
+        start_time(text, NOW, "-t")
+    with pytest.raises(BadSetting, match=f"^-r {text}: .*{message}"):
+        seconds_or_words(text, NOW, "-r")
+
+
+def test_hours_from_now_are_no_hour_of_the_day() -> None:
+    assert seconds_or_words("12h", NOW, "-r") == 43200
+    assert start_time("12h", NOW, "-t") == NOW.timestamp() + 43200
 
 
 @pytest.mark.parametrize(

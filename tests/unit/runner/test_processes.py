@@ -17,9 +17,11 @@ import pytest
 
 from kvedge.errors import Disconnected, LimitExceeded
 from kvedge.runner import processes
+from kvedge.runner.heartbeat import Heartbeat
 from kvedge.runner.processes import (
     PROVEN_AFTER_S,
     RESTART_MAX_S,
+    SILENCE_MAX_S,
     ForkServer,
     failures_after,
     keep_running,
@@ -264,6 +266,29 @@ async def test_kept_process_starts_again_and_is_told_to_end(
         (second,) = await pids_in(file)
         tasks.cancel_scope.cancel()
     assert await is_dead(second)
+
+
+async def test_child_whose_heart_stands_still_is_killed(server: ForkServer, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    clock = VirtualClock()
+    heart = Heartbeat()
+    async with anyio.create_task_group() as tasks:
+
+        async def keep() -> None:
+            options = {"file": str(file)}
+            await keep_running(
+                server, "sleep", options, clock=clock, sleep_until=clock.sleep_until, heart=heart
+            )
+
+        tasks.start_soon(keep)
+        (pid,) = await pids_in(file)
+        for _ in range(20):
+            heart.beat()
+            await clock.advance(SILENCE_MAX_S / 2)
+        assert is_alive(pid)
+        await clock.advance(SILENCE_MAX_S + 1)
+        assert await is_dead(pid)
+        tasks.cancel_scope.cancel()
 
 
 WAITS = [(1, 0.1), (2, 0.2), (4, 0.8), (100, RESTART_MAX_S), (10_000, RESTART_MAX_S)]

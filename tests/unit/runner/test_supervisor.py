@@ -12,7 +12,9 @@ from kvedge.client.client import open_client
 from kvedge.model.path import P
 from kvedge.runner import execution, places, supervisor
 from kvedge.runner.jobs import Job
+from kvedge.runner.spec import CLOCK_WAIT
 from kvedge.testing.runner import NODE, RunnerBench
+from kvedge.testing.zones import zone_of
 
 FOREVER = 'await _self.set("seen.run", {"n": n})\nasync for msg in _info: pass'
 
@@ -184,6 +186,164 @@ async def test_target_in_the_future_waits_for_the_wall_clock_to_be_set(bench: Ru
         clock.set_wall(target + 3)
         await clock.advance(30)
         await bench.state("a", reason="done")
+
+
+# The clock of the bench begins at 22:13:20 UTC on Tuesday, 14 November 2023.
+BERLIN = zone_of("CET-1CEST,M3.5.0,M10.5.0/3")
+SOON = "22 hr 14 min"
+SOON_S = 40
+DAY_S = 86400
+
+
+async def test_words_are_those_of_the_zone_and_repeat(bench: RunnerBench) -> None:
+    begin = bench.clock.wall_s()
+    words = "23 hr 14 min"  # in winter, Berlin is an hour ahead
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=words, repeat=f"tue {words}")
+    async with bench.runner(zone=BERLIN):
+        await bench.state("a", computed=begin + SOON_S, since=begin)
+        await bench.clock.waited_for(10)
+        await bench.clock.advance(SOON_S)
+        state = await bench.state("a", reason="done")
+        assert state["started"] == pytest.approx(begin + SOON_S, abs=1)
+        assert state["computed"] == begin + SOON_S + 7 * DAY_S
+
+
+async def test_zone_of_a_job_goes_before_that_of_the_node(bench: RunnerBench) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON, zone="UTC")
+    async with bench.runner(zone=BERLIN):
+        await bench.state("a", computed=bench.clock.wall_s() + SOON_S)
+
+
+async def test_unknown_zone_is_a_fault_of_the_entry(bench: RunnerBench) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON, zone="Mars/Olympus")
+    async with bench.runner():
+        with anyio.fail_after(10):
+            while not (found := await bench.faults()):
+                await anyio.wait_all_tasks_blocked()
+    assert found[0]["subsystem"] == "job-entry"
+    assert "'Mars/Olympus'" in found[0]["message"]
+
+
+@pytest.mark.parametrize(("missed", "late_s"), [("run", 0), ("skip", DAY_S)])
+async def test_start_that_the_board_slept_through(
+    bench: RunnerBench, missed: str, late_s: int
+) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON, missed=missed)
+    due = bench.clock.wall_s() + SOON_S
+    async with bench.runner():
+        await bench.state("a", computed=due)
+    await bench.clock.advance(SOON_S + 3600)
+    async with bench.runner():
+        if late_s:
+            await bench.state("a", computed=due + late_s, started=None)
+        else:
+            await bench.state("a", reason="done", started=due + 3600)
+
+
+async def test_words_wait_for_a_clock_that_is_right_and_now_does_not(bench: RunnerBench) -> None:
+    clock = bench.clock
+    right = clock.wall_s()
+    clock.set_wall(50.0)
+    clock.is_synchronised = False
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON)
+    await bench.set_job("b", "one", target=0, repeat=SOON)
+    async with bench.runner():
+        waiting = await bench.state("a", waits=CLOCK_WAIT)
+        assert (waiting["computed"], waiting["started"], waiting["since"]) == (None, None, None)
+        await bench.state("b", reason="done", waits=CLOCK_WAIT, started=50.0)
+        await clock.waited_for(10)
+        clock.set_wall(right)
+        clock.is_synchronised = True
+        await clock.advance(10)
+        for tail in ("a", "b"):
+            await bench.state(tail, computed=right + SOON_S, waits=None)
+        clock.is_synchronised = False  # it was right, and a quartz is good for days
+        await clock.waited_for(10)
+        await clock.advance(SOON_S)
+        await bench.state("a", reason="done")
+
+
+async def test_clock_may_be_trusted_though_nothing_has_set_it(bench: RunnerBench) -> None:
+    bench.clock.is_synchronised = False
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON)
+    async with bench.runner(trusts_clock=True):
+        await bench.state("a", computed=bench.clock.wall_s() + SOON_S)
+
+
+async def test_clock_that_is_put_on_brings_the_start(bench: RunnerBench) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON)
+    due = bench.clock.wall_s() + SOON_S
+    async with bench.runner():
+        await bench.state("a", computed=due)
+        await bench.clock.waited_for(10)
+        bench.clock.set_wall(due + 7)
+        await bench.clock.advance(10)
+        await bench.state("a", reason="done", started=due + 17)
+
+
+async def test_clock_that_is_put_back_delays_the_start(bench: RunnerBench) -> None:
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON)
+    begin = bench.clock.wall_s()
+    async with bench.runner():
+        await bench.state("a", computed=begin + SOON_S)
+        await bench.clock.waited_for(10)
+        bench.clock.set_wall(begin - 2 * DAY_S)
+        await bench.clock.advance(10)
+        await bench.state("a", computed=begin + SOON_S - 2 * DAY_S, started=None)
+
+
+async def test_run_that_takes_too_long_is_ended_and_tried_again_later(bench: RunnerBench) -> None:
+    await bench.set_code("loop", "await _self.sleep(1e6)")
+    await bench.set_job("a", "loop", timeout=30, repeat=1)
+    async with bench.runner():
+        await bench.state("a", node=NODE)
+        await bench.clock.waited_for(30)
+        await bench.clock.advance(30)
+        state = await bench.state("a", reason="timed out", node=None, backoff=1)
+        assert state["computed"] == pytest.approx(state["stopped"] + 110)
+    (fault,) = await bench.faults()
+    assert fault["message"] == "it ran longer than its timeout of 30 s"
+    assert (fault["subsystem"], fault["count"], fault["resolved"]) == ("job", 1, False)
+    lines = (await bench.client.get(bench.output_at("a"))).value["lines"]
+    assert lines[-1][1] == "ERROR it ran longer than its timeout of 30 s"
+
+
+async def test_run_that_ends_in_time_is_not_timed_out(bench: RunnerBench) -> None:
+    await bench.set_code("short", "await _self.sleep(29)\nreturn 1")
+    await bench.set_job("a", "short", timeout=30)
+    async with bench.runner():
+        await bench.clock.waited_for(29)
+        await bench.clock.advance(29)
+        await bench.state("a", reason="done", result=1)
+        await bench.clock.advance(30)
+    assert await bench.faults() == []
+
+
+async def test_timeout_of_a_thread_is_told_before_it_ends(
+    bench: RunnerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(execution, "load_installed", lambda _: lambda *_: release.wait(10))
+    await bench.set_job("a", "@stuck", timeout=30)
+    async with bench.runner():
+        await bench.state("a", node=NODE)
+        await bench.clock.waited_for(30)
+        await bench.clock.advance(30)
+        with anyio.fail_after(10):
+            while not await bench.faults():
+                await anyio.wait_all_tasks_blocked()
+        assert (await bench.client.get(bench.state_at("a"))).value["node"] == NODE
+        release.set()
+        await bench.state("a", reason="timed out", node=None)
+    assert len(await bench.faults()) == 1
 
 
 async def test_ok_after_clears_the_error_of_a_running_job(bench: RunnerBench) -> None:
