@@ -150,6 +150,26 @@ class JobContext(Protocol):
         """Wait, on the clock of the job."""
         ...
 
+    async def wait(
+        self, *words: str, current: bool | None = None, now: float | None = None
+    ) -> None:
+        """Wait for a time told in words, as "12 hr"; first for a clock that is right."""
+        ...
+
+    def time_at(self, *words: str, current: bool | None = None, now: float | None = None) -> float:
+        """Return the unix time that words stand for."""
+        ...
+
+    async def run_at(
+        self,
+        *words: str,
+        fn: Callable[[], Awaitable[object]],
+        current: bool | None = None,
+        now: float | None = None,
+    ) -> Handle:
+        """Call an async function once, at a time told in words."""
+        ...
+
     async def in_thread(self, function: Callable[..., Any], *args: object) -> Any:
         """Run a blocking function in a thread and return its result."""
         ...

@@ -128,7 +128,7 @@ JOB_OUTPUT_LINE_MAX_CHARS = 1000
 """One kept line; the rest is cut."""
 
 TIME_WORDS_AHEAD_MAX_YEARS = 40
-"""How far ahead words for a time are looked for: a 29th of February may be a Friday that rarely."""
+"""How far ahead words for a time are looked for: a 29th of February may be a Monday that rarely."""
 
 CODE_MAX_BYTES = 128 * 1024
 """One stored procedure or module."""

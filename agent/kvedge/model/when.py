@@ -43,7 +43,7 @@ class _Unit:
     has_end: bool = True  # negative numbers count from the end of the next larger unit
 
 
-_UNITS = {
+UNITS = {
     "year": _Unit(("yr", "year", "years", "y"), 1970, 9998, has_end=False),
     "month": _Unit(("month", "months"), 1, 12),
     "week": _Unit(("wk", "week", "weeks", "w"), 1, 53),
@@ -52,7 +52,7 @@ _UNITS = {
     "minute": _Unit(("min", "minute", "minutes"), 0, 59),
     "second": _Unit(("sec", "s", "second", "seconds"), 0, 59),
 }
-_UNIT_OF = {word: name for name, unit in _UNITS.items() for word in unit.words}
+_UNIT_OF = {word: name for name, unit in UNITS.items() for word in unit.words}
 _NTH = _Unit((), 1, 5)
 _FIXED = ("month", "hour", "minute", "second")  # as long in every year and on every day
 
@@ -292,9 +292,9 @@ def _meaning(text: str, word: str, number: int | None) -> list[tuple[str, int]]:
         raise BadSetting(text, f"{word}: no word for a time; {_EXAMPLE}")
     if number is None:
         raise BadSetting(text, f"{word}: a number is missing before it; {_EXAMPLE}")
-    value = _checked(text, _UNITS[name], number, word)
+    value = _checked(text, UNITS[name], number, word)
     if value < 0 and name in _FIXED:
-        value += _UNITS[name].high + 1
+        value += UNITS[name].high + 1
     return [(name, value)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import tzinfo
 from logging import Logger
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from kvedge.model.path import P, Path
 from kvedge.model.value import MISSING
 from kvedge.runner.inbox import Inbox
 from kvedge.runner.waiting import SleepUntil
+from kvedge.runner.wall import WallTime
 
 THREADS_MAX = 4
 """Blocking calls of one job at a time: one that hangs must not use up those of others."""
@@ -58,6 +60,8 @@ class Place:
         group: Name of the runner's group.
         clock: The clock of the node.
         sleep_until: Waits on that clock.
+        zone: The time zone of words for times.
+        clock_is_right: Tells whether the wall clock can be trusted.
     """
 
     path: Path
@@ -65,6 +69,8 @@ class Place:
     group: str
     clock: Clock
     sleep_until: SleepUntil
+    zone: tzinfo
+    clock_is_right: Callable[[], bool]
 
 
 async def without_exit(
@@ -145,6 +151,7 @@ class Context:
         self._owner = owner
         self._tasks = tasks
         self._sleep_until = place.sleep_until
+        self._wall = WallTime(place.clock, place.sleep_until, place.zone, place.clock_is_right)
         self._watches: list[_Watch] = []
         self._threads = anyio.CapacityLimiter(THREADS_MAX)
 
@@ -249,6 +256,45 @@ class Context:
     async def sleep(self, delay_s: float) -> None:
         """Wait, on the clock of the job."""
         await self._sleep_until(self.clock.boottime_s() + delay_s)
+
+    async def wait(
+        self, *words: str, current: bool | None = None, now: float | None = None
+    ) -> None:
+        """Wait for a time told in words, as "12 hr"; see `time_at`.
+
+        While nothing has set the clock, it waits for that first.
+        """
+        await self._wall.wait(*words, current=current, now=now)
+
+    def time_at(self, *words: str, current: bool | None = None, now: float | None = None) -> float:
+        """Return the unix time that words stand for.
+
+        Args:
+            words: As "12 hr", or the same in parts; none: `now` itself is meant.
+            current: None: when they begin to match; True: the same, but now where they match
+                now; False: when they do not match.
+            now: Unix seconds from which to look; None: the present.
+
+        Raises:
+            BadSetting: They are no words for a time, or it does not come.
+            JobFailed: The clock is not right, and no `now` is given.
+        """
+        return self._wall.time_at(*words, current=current, now=now)
+
+    async def run_at(
+        self,
+        *words: str,
+        fn: Callable[[], Awaitable[object]],
+        current: bool | None = None,
+        now: float | None = None,
+    ) -> _Task:
+        """Call an async function once, at a time told in words; its error ends the job."""
+
+        async def wait_and_call() -> None:
+            await self.wait(*words, current=current, now=now)
+            await fn()
+
+        return await self.spawn(wait_and_call)
 
     async def in_thread(self, function: Callable[..., Any], *args: object) -> Any:
         """Run a blocking function in a thread and return its result.
@@ -377,6 +423,14 @@ class BlockingContext:
     def sleep(self, delay_s: float) -> None:
         """Wait, on the clock of the job."""
         self._call(self._context.sleep, delay_s)
+
+    def wait(self, *words: str, current: bool | None = None, now: float | None = None) -> None:
+        """Wait for a time told in words."""
+        self._call(self._context.wait, *words, current=current, now=now)
+
+    def time_at(self, *words: str, current: bool | None = None, now: float | None = None) -> float:
+        """Return the unix time that words stand for."""
+        return self._context.time_at(*words, current=current, now=now)
 
     def setup_done(self) -> None:
         """Say that the job's start is over and it works."""

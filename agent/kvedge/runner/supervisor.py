@@ -404,7 +404,15 @@ class Supervisor:
         await self._settle(job)
 
     async def _execute(self, job: Job, spec: JobSpec) -> Outcome:
-        place = Place(job.tail, self._node, self._group, self._clock, self._sleep_until)
+        place = Place(
+            job.tail,
+            self._node,
+            self._group,
+            self._clock,
+            self._sleep_until,
+            job.zone or self._zone,
+            self._clock_is_right,
+        )
         execution = Execution(self._crew, place, job, job.output)
         job.uses = execution.uses
         async with anyio.create_task_group() as tasks:

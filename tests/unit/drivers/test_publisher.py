@@ -121,6 +121,23 @@ class FakeJob:
     async def timer(self, delay_s: float, *, cls: type[TimerMsg] = TimerMsg) -> Timer:
         raise AssertionError("not used")
 
+    async def wait(
+        self, *words: str, current: bool | None = None, now: float | None = None
+    ) -> None:
+        raise AssertionError("not used")
+
+    def time_at(self, *words: str, current: bool | None = None, now: float | None = None) -> float:
+        raise AssertionError("not used")
+
+    async def run_at(
+        self,
+        *words: str,
+        fn: Callable[[], Awaitable[object]],
+        current: bool | None = None,
+        now: float | None = None,
+    ) -> Handle:
+        raise AssertionError("not used")
+
     async def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> Handle:
         assert self.tasks
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from kvedge.errors import BadSetting
 from kvedge.limits import TIME_WORDS_AHEAD_MAX_YEARS
+from kvedge.model import when
 from kvedge.model.when import When, next_time
 from kvedge.testing.zones import zone_of
 
@@ -258,3 +261,22 @@ def test_a_daily_time_comes_once_on_each_day(hour: int, minute: int, moment: dat
         found = later
         assert (found.date() - first).days in (days - 1, days)
     assert (found.date() - first).days >= 2
+
+
+@pytest.fixture(scope="module")
+def page(project_root: Path) -> str:
+    """The page that describes the words."""
+    return (project_root / "docs/reference/times.md").read_text("utf-8")
+
+
+def test_every_unit_is_described_with_its_numbers(page: str) -> None:
+    for unit in when.UNITS.values():
+        words = ", ".join(f"`{word}`" for word in unit.words)
+        assert f"\n| {words} | {unit.low} to {unit.high} | " in page
+
+
+def test_examples_of_the_page_are_words_for_a_time(page: str) -> None:
+    examples = re.findall(r"^\| `(-?\d*[^`]*)` \| [^|]* \|$", page, re.MULTILINE)
+    assert len(examples) >= 12
+    for words in examples:
+        assert next_time(words, at("2026-01-15 12:00")) is not None

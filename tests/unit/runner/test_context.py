@@ -251,3 +251,69 @@ async def test_procedure_that_is_not_installed_is_told(bench: RunnerBench) -> No
     (fault,) = await bench.faults()
     assert "@no-such-thing failed: it is not installed" in fault["message"]
     assert fault["path"] == places.jobs_at("single", node=NODE, group="default") / "a"
+
+
+# The clock of the bench begins at 22:13:20 UTC on Tuesday, 14 November 2023.
+TIMES = [
+    ("'22 hr 14 min'", 40),
+    ("'22', 'hr', '14', 'min'", 40),
+    ("'22 hr'", 86400 - 800),
+    ("'22 hr', current=True", 0),
+    ("'22 hr', current=False", 2800),
+    ("'23 hr', current=True", 2800),
+    ("'23 hr', current=False", 0),
+    ("now=_self.clock.wall_s() + 7", 7),
+    ("'22 hr', now=_self.clock.wall_s() + 7200", 86400 - 800),
+]
+
+
+@pytest.mark.parametrize(("given", "seconds"), TIMES)
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_time_at_tells_when(
+    bench: RunnerBench, given: str, seconds: float, is_async: bool
+) -> None:
+    text = f"return _self.time_at({given}) - _self.clock.wall_s()"
+    await bench.set_code("ask", text, is_async=is_async)
+    await bench.set_job("a", "ask")
+    async with bench.runner():
+        state = await bench.state("a", reason="done")
+    assert state["result"] == pytest.approx(seconds)
+
+
+async def test_wait_and_run_at_follow_the_wall_clock(bench: RunnerBench) -> None:
+    text = """
+async def later():
+    await _self.set("seen.later", _self.clock.wall_s())
+await _self.run_at("22 hr 14 min", fn=later)
+never = await _self.run_at("22 hr 13 min 50 sec", fn=later)
+await never.cancel()
+await _self.wait("22 hr 15 min")
+return _self.clock.wall_s()
+"""
+    clock = bench.clock
+    right = clock.wall_s()
+    clock.set_wall(50.0)
+    clock.is_synchronised = False
+    await bench.set_code("waits", text)
+    await bench.set_job("a", "waits")
+    async with bench.runner():
+        await clock.waited_for(10)
+        clock.set_wall(right)
+        clock.is_synchronised = True
+        await clock.advance(10)  # from here on it waits for the time, and looks now and then
+        clock.set_wall(right + 39)
+        await clock.advance(10)
+        assert await bench.value("seen.later") == pytest.approx(right + 40, abs=10)
+        clock.set_wall(right + 99)
+        await clock.advance(10)
+        state = await bench.state("a", reason="done")
+        assert state["result"] == pytest.approx(right + 100, abs=10)
+
+
+async def test_time_without_a_clock_is_an_error_of_the_job(bench: RunnerBench) -> None:
+    bench.clock.is_synchronised = False
+    await bench.set_code("ask", "return _self.time_at('12 hr')")
+    await bench.set_job("a", "ask")
+    async with bench.runner():
+        await bench.state("a", reason="failed")
+    assert "the clock is not synchronised" in (await bench.faults())[0]["message"]
