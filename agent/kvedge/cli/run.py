@@ -135,7 +135,11 @@ def run() -> None:
 @click.option("-b", "--backoff", metavar="N", help="Factor of the delay for each further error.")
 @click.option("-k", "--ok-after", metavar="SEC", help="It counts as working after this long.")
 @click.option("--timeout", metavar="SEC", help="End it, as failed, after this long; 0: never.")
-@click.option("--missed", type=click.Choice([*Missed]), help="What to do with a start gone by.")
+@click.option(
+    "--missed",
+    type=click.Choice([str(each) for each in Missed]),
+    help="What to do with a start gone by.",
+)
 @click.option("--zone", metavar="ZONE|-", help="The time zone of the words; -: the node's own.")
 @click.option(
     "-v",

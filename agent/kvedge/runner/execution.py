@@ -247,7 +247,8 @@ def _check_result(result: Any) -> None:
 
 # --- telling of errors ------------------------------------------------------------------------
 
-_OURS = ("kvedge.runner.", "anyio.", "contextlib", "concurrent.")
+OURS = ("kvedge.runner.", "anyio.", "contextlib", "concurrent.")
+"""Modules that stand before those of the job in a traceback."""
 
 
 def _cause(error: Exception) -> Exception:
@@ -259,7 +260,7 @@ def _cause(error: Exception) -> Exception:
 
 def _detail(error: Exception, spec: JobSpec) -> Detail:
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(OURS):
         frames = frames.tb_next
     if frames is None:
         return Detail(str(error) or type(error).__name__, data=spec.data)

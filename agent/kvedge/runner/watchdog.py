@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import dropwhile
 from types import FrameType
 
 import anyio
@@ -33,6 +34,7 @@ from kvedge.clock import Clock
 from kvedge.errors import AgentError, JobFailed
 from kvedge.model.path import P, Path
 from kvedge.runner import places
+from kvedge.runner.execution import OURS
 from kvedge.runner.heartbeat import Heartbeat, Silence
 from kvedge.runner.jobs import FAULT
 from kvedge.runner.output import current
@@ -95,9 +97,13 @@ def blocker_of(frame: FrameType | None) -> Blocker | None:
     for number, found in enumerate(frames):
         output = _output_of(found)
         if output is not None:
-            trace = "".join(traceback.format_list(_summary(frames[:number])))
-            return Blocker(P(output), trace)
+            own = [*dropwhile(_is_ours, reversed(frames[:number]))]
+            return Blocker(P(output), "".join(traceback.format_list(_summary(own))))
     return None
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith(OURS)
 
 
 def _output_of(frame: FrameType) -> str | None:
@@ -111,7 +117,7 @@ def _output_of(frame: FrameType) -> str | None:
 
 def _summary(frames: list[FrameType]) -> traceback.StackSummary:
     return traceback.StackSummary.extract(
-        ((frame, frame.f_lineno) for frame in reversed(frames)), lookup_lines=True
+        ((frame, frame.f_lineno) for frame in frames), lookup_lines=True
     )
 
 
@@ -131,7 +137,7 @@ async def store(place: Place, blocker: Blocker, *, block_s: float, clock: Clock)
         await _end_runs(client, states_at, blocker.job, clock)
         faults = Faults(client, node=place.node, clock=clock)
         await faults.load()
-        text = f"it blocked the event loop for {block_s:g} s; the runner was started again"
+        text = f"it blocked the event loop for {block_s:g} s, so the runner had to end"
         await faults.record(job_at, FAULT, Detail(text, blocker.trace))
 
 

@@ -11,7 +11,7 @@ import pytest
 from kvedge.client.result import Result
 from kvedge.client.sync import SyncClient
 from kvedge.model.path import KV, P
-from kvedge.runner.spec import JobSpec
+from kvedge.runner.spec import CLOCK_WAIT, JobSpec, Missed
 from kvedge.testing.transcripts import Outcome
 
 Kv = Callable[..., Outcome]
@@ -30,6 +30,33 @@ def test_what_is_stored_is_what_a_runner_reads(kv_here: Kv, client: SyncClient) 
         backoff=2,
         ok_after=10,
     )
+
+
+def test_words_and_their_zone_are_stored_for_the_node(kv_here: Kv, client: SyncClient) -> None:
+    words = ("-t", "2 tue 9 hr", "-r", "30 min", "--zone", "Mars/Olympus", "--missed", "skip")
+    done = kv_here("run", "-n", "box", "set", "-c", "x", *words, "--timeout", "1m", "a")
+    assert done.code == 0
+    assert "note: zone 'Mars/Olympus': this machine knows no such time zone" in done.errors
+    assert JobSpec.from_value(JOB, client.get(JOB).value) == JobSpec(
+        code=P("x"),
+        target="2 tue 9 hr",
+        repeat="30 min",
+        zone="Mars/Olympus",
+        missed=Missed.SKIP,
+        timeout=60,
+    )
+    assert kv_here("run", "-n", "box", "set", "--zone", "-", "a").code == 0
+    assert client.get(JOB).value["zone"] is None
+
+
+def test_list_tells_what_a_job_waits_for(kv_here: Kv, client: SyncClient) -> None:
+    client.set(JOB, {"code": P("x"), "target": "12 hr"})
+    state = KV + ("state", "single", "box", "default", "a")
+    client.set(state, {"waits": CLOCK_WAIT})
+    assert f"waiting: {CLOCK_WAIT}" in kv_here("run", "list").output
+    client.set(state, {"computed": 4e9})
+    (row,) = json.loads(kv_here("run", "list", "--json").output)
+    assert (row["state"], row["next"]) == ("waiting", 4e9)
 
 
 def test_set_keeps_what_is_not_given(kv_here: Kv, client: SyncClient) -> None:

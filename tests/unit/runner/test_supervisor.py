@@ -268,6 +268,19 @@ async def test_words_wait_for_a_clock_that_is_right_and_now_does_not(bench: Runn
         await bench.state("a", reason="done")
 
 
+async def test_clock_that_is_found_to_be_right_needs_no_step(bench: RunnerBench) -> None:
+    bench.clock.is_synchronised = False
+    await bench.set_code("one", "return 1")
+    await bench.set_job("a", "one", target=SOON)
+    async with bench.runner():
+        await bench.state("a", waits=CLOCK_WAIT)
+        await bench.clock.waited_for(10)
+        bench.clock.is_synchronised = True
+        begin = bench.clock.wall_s()
+        await bench.clock.advance(10)
+        await bench.state("a", waits=None, computed=begin + SOON_S)
+
+
 async def test_clock_may_be_trusted_though_nothing_has_set_it(bench: RunnerBench) -> None:
     bench.clock.is_synchronised = False
     await bench.set_code("one", "return 1")

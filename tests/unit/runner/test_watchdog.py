@@ -57,6 +57,7 @@ async def test_blocker_is_named_with_its_lines(
     assert blocker.job == P("some.job")
     assert "<:.kv.code.proc.heavy.code>" in blocker.trace
     assert "block()" in blocker.trace
+    assert blocker.trace.startswith('  File "<:.kv.code.proc.heavy.code>"')
 
 
 def test_code_of_no_job_is_nobodys() -> None:
