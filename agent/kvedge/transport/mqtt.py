@@ -125,25 +125,26 @@ class _Incoming(_Waiting[aiomqtt.Message]):
 
 
 class _Client(aiomqtt.Client):
-    """The library's client, but for how its socket is written to.
+    """The library's client, but for a socket that is closed before the loop is to watch it.
 
-    What the socket takes is written in the loop's next round; the library waits for one more.  (At
-    once would be within paho's own writing, which loses messages by it.)  The library also hands
-    over the number of a socket that is closed before the loop is to watch it, which then is none,
-    or somebody else's.
+    The library hands over the number of the socket, which then is none, or somebody else's.
+    Writing sooner than it does was tried: within paho's own
+    writing it loses messages, and before the socket is watched the last one may stay behind.
     """
 
     def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
-        self._loop.call_soon_threadsafe(self._write, client, sock)
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 -- as the library does: it ends the connection
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
 
-    def _write(self, client: PahoClient, sock: Any) -> None:
-        try:
-            client.loop_write()
-        except Exception as error:  # noqa: BLE001 -- as the library does: it ends the connection
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
-        if client.want_write() and sock.fileno() >= 0:
-            self._loop.add_writer(sock, self._write, client, sock)
+        def watch() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock, write)
+
+        self._loop.call_soon_threadsafe(watch)
 
 
 class MqttBroadcast:
@@ -331,6 +332,11 @@ class MqttBroadcast:
             client.publish(message.topic, message.payload, self._settings.qos) for message in last
         ]
         await asyncio.gather(*sent, return_exceptions=True)
+        if not self._settings.qos and self._participant.filters:
+            # Its answer says that the broker has it all.  And nothing comes in behind it: a socket
+            # that is closed with something unread takes back what was written last.
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.unsubscribe(list(self._participant.filters))
 
     # --- in a connection -----------------------------------------------------------------------
 
