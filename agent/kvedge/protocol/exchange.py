@@ -31,6 +31,8 @@ class Kind(IntEnum):
     """The sender wants something done, once."""
     ANSWER = 11
     """What came of it."""
+    LEASE = 12
+    """About leases and those who grant them; see `kvedge.protocol.lease`."""
 
 
 @dataclass(frozen=True, slots=True)
