@@ -51,6 +51,7 @@ class LeaseFaults:
         late: Part that comes late.
         late_s: By up to so many seconds.
         drift: So much clocks run wrong at most.
+        stubborn: Part of the requests to stop that a job does not heed.
         every_s: On average something else happens after this time; 0: never.
         fates: What that is.
     """
@@ -60,6 +61,7 @@ class LeaseFaults:
     late: float = 0.05
     late_s: float = 3.0
     drift: float = 0.01
+    stubborn: float = 0.1
     every_s: float = 12.0
     fates: tuple[str, ...] = (
         *("crash", "crash", "restart", "pause", "pause", "sleep", "split", "split", "heal", "heal"),
@@ -67,8 +69,8 @@ class LeaseFaults:
     )
 
 
-CALM = LeaseFaults(loss=0.0, twice=0.0, late=0.0, every_s=0.0)
-LOSSY = LeaseFaults(every_s=0.0)
+CALM = LeaseFaults(loss=0.0, twice=0.0, late=0.0, stubborn=0.0, every_s=0.0)
+LOSSY = LeaseFaults(stubborn=0.0, every_s=0.0)
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class Board:
         self.name = name
         self.generation = 0
         self.boot = 0
+        self.died_s = -60.0
         self.rate = 1.0
         self.memory: Memory | None = None
         self.tock = sim.random.randrange(1, 1000)
@@ -107,7 +110,7 @@ class Board:
         self.execution: Execution | None = None
         self.due_s = float("inf")
         self.life = 0
-        self.is_wanted = True
+        self.is_wanted = sim.is_wanted
         self._power_on()
 
     def _power_on(self) -> None:
@@ -115,7 +118,9 @@ class Board:
         self.rate = 1.0 + random.choice((-drift, 0.0, drift))
         self.boot += 1
         self.boot_real_s = self.sim.now
-        self.boot_local_s = random.uniform(0, 15)
+        # The kernel cannot be up for longer than the power is back.
+        off_s = self.sim.now - self.died_s
+        self.boot_local_s = random.uniform(0, min(15.0, off_s)) * self.rate
 
     def local(self) -> float:
         """Return CLOCK_BOOTTIME."""
@@ -163,6 +168,8 @@ class Board:
             return
         self.is_up = False
         self.life += 1
+        if is_board:
+            self.died_s = self.sim.now
         if is_board or (self.execution and self.execution.until_s == float("inf")):
             self.end_execution()
         elif self.execution is not None:
@@ -281,7 +288,7 @@ class Board:
 
     def _stop(self, stop: Stop) -> None:
         random = self.sim.random
-        if random.random() < 0.1:
+        if random.random() < self.sim.faults.stubborn:
             return  # it does not listen, and is killed in the end
         ballot = stop.ballot
 
@@ -327,6 +334,7 @@ class LeaseSim:
         mode: What is promised.
         faults: What goes wrong.
         lease_ms: How long a lease is.
+        is_wanted: The boards want the job from the beginning.
     """
 
     seed: int
@@ -335,6 +343,7 @@ class LeaseSim:
     mode: Mode = Mode.QUORUM
     faults: LeaseFaults = field(default_factory=LeaseFaults)
     lease_ms: int = LEASE_DEFAULT_MS
+    is_wanted: bool = True
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -350,6 +359,20 @@ class LeaseSim:
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sides: dict[str, int] = {}
+        self._fates: dict[str, Callable[[Board], None]] = {
+            "crash": self._fate_crash,
+            "restart": self._fate_restart,
+            "pause": self._fate_pause,
+            "sleep": self._fate_sleep,
+            "split": self._fate_split,
+            "heal": self._fate_heal,
+            "voters": self._fate_voters,
+            "hand_over": self._fate_hand_over,
+            "job_dies": self._fate_job_dies,
+            "power": self._fate_power,
+            "want": self._fate_want,
+            "drain": self._fate_drain,
+        }
         names = [f"n{number}" for number in range(self.nodes)]
         self.first = View(first_voters(names[: self.voters], lease_ms=self.lease_ms))
         self.want = Want("job", GROUP, self.mode)
@@ -357,8 +380,7 @@ class LeaseSim:
         self.boards = {name: Board(self, name) for name in names}
         for board in self.boards.values():
             board.start(is_boot=True)
-        if self.faults.every_s:
-            self._next_fate()
+        self._next_fate()
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -378,6 +400,14 @@ class LeaseSim:
         """Let time pass until some board executes the job; return how long that took."""
         start = self.now
         while not self._executing and self._events and self.now < start + limit_s:
+            self.now, _, call = heapq.heappop(self._events)
+            call()
+        return self.now - start
+
+    def run_until_other(self, name: str, limit_s: float) -> float:
+        """Let time pass until some other board executes the job; return how long that took."""
+        start = self.now
+        while not self._executing - {name} and self._events and self.now < start + limit_s:
             self.now, _, call = heapq.heappop(self._events)
             call()
         return self.now - start
@@ -487,14 +517,45 @@ class LeaseSim:
     def _told_gone(self, dead: str, to: Board) -> Callable[[], None]:
         return lambda: to.act(to.leases.gone(dead, to.local()))
 
+    # --- users --------------------------------------------------------------------------------
+
+    def all_want(self) -> None:
+        """Let all boards want the job."""
+        for board in self.boards.values():
+            board.is_wanted = True
+            if board.is_up and board.wakes_s is None:
+                board.act(board.leases.want(self.want, board.local()))
+
+    def change_voters(self, by: Board, nodes: Sequence[str]) -> None:
+        """Let a user change the voters."""
+        self.changes += 1
+        by.leases.propose(GROUP, nodes, self.lease_ms, by.local())
+        by.act([])
+
+    @property
+    def epoch(self) -> int:
+        """Of the voters."""
+        views = [board.leases.view(GROUP) for board in self.boards.values()]
+        return max(view.voters.epoch for view in views if view is not None)
+
+    def calm_down(self) -> None:
+        """Let nothing go wrong any more; all boards want the job."""
+        self.faults = CALM
+        self.reconnect()
+        self.all_want()
+
     # --- fate ---------------------------------------------------------------------------------
 
     def _next_fate(self) -> None:
+        if not self.faults.every_s:
+            return
         pause_s = self.random.expovariate(1 / self.faults.every_s)
 
         def strike() -> None:
+            if not self.faults.every_s:
+                return
             name = self.random.choice(self.faults.fates)
-            self._fates[name](self, self._victim())
+            self._fates[name](self._victim())
             self._next_fate()
 
         self.at(self.now + pause_s, strike)
@@ -529,10 +590,8 @@ class LeaseSim:
 
     def _fate_voters(self, board: Board) -> None:
         if board.is_up and board.wakes_s is None:
-            self.changes += 1
-            nodes = self.random.sample(sorted(self.boards), self.random.choice((3, 3, 4, 5)))
-            board.leases.propose(GROUP, nodes, self.lease_ms, board.local())
-            board.act([])
+            count = self.random.choice((3, 3, 4, 5))
+            self.change_voters(board, self.random.sample(sorted(self.boards), count))
 
     def _fate_hand_over(self, board: Board) -> None:
         if board.is_up and board.wakes_s is None:
@@ -567,24 +626,6 @@ class LeaseSim:
                     board.act(board.leases.want(self.want, board.local()))
 
             board.later(20.0, again)
-
-    _fates: dict[str, Callable[[LeaseSim, Board], None]] = field(
-        default_factory=lambda: {
-            "crash": LeaseSim._fate_crash,
-            "restart": LeaseSim._fate_restart,
-            "pause": LeaseSim._fate_pause,
-            "sleep": LeaseSim._fate_sleep,
-            "split": LeaseSim._fate_split,
-            "heal": LeaseSim._fate_heal,
-            "voters": LeaseSim._fate_voters,
-            "hand_over": LeaseSim._fate_hand_over,
-            "job_dies": LeaseSim._fate_job_dies,
-            "power": LeaseSim._fate_power,
-            "want": LeaseSim._fate_want,
-            "drain": LeaseSim._fate_drain,
-        },
-        init=False,
-    )
 
 
 def main(words: Sequence[str]) -> None:

@@ -50,6 +50,9 @@ LOOK_AGAIN_MAX_S = 1.0
 HEIR_FIRST_S = 0.5
 """So much earlier than others the one may ask that is to take over."""
 
+PATIENCE_S = 5.0
+"""A job that is to stop keeps its lease for so long; when that ends, it is killed."""
+
 ROUNDS_OPEN_MAX = 12
 """Rounds whose late grants still count; with three seconds of delay more than enough."""
 
@@ -73,6 +76,7 @@ class _Releasing:
     message: Release
     nodes: set[str]
     again_s: float
+    pause_s: float
     until_s: float
 
 
@@ -142,16 +146,19 @@ class Contest:
             self.phase, self._is_renewed = Phase.STOPPING, False
             if now < self._until_s:
                 return [self._stop(Why.EXPIRING)]
+        if self.phase is Phase.STOPPING and now >= self._fails_s:
+            self._is_renewed = False
         if self.phase is Phase.STOPPING and now >= self._until_s and not self._is_killed:
             self._is_killed, self._is_renewed = True, False
             return [Kill(self.want.job, self.ballot)]
         return []
 
-    def stop(self, why: Why, heir: str | None = None) -> list[Outcome]:
+    def stop(self, why: Why, now: float, heir: str | None = None) -> list[Outcome]:
         """Let the job end, and the lease go to somebody else when the board has vouched."""
         if self.phase is not Phase.HOLDING:
             return []
         self.phase, self._heir = Phase.STOPPING, heir
+        self._fails_s = now + PATIENCE_S
         return [self._stop(why)]
 
     def unwant(self, now: float) -> list[Outcome]:
@@ -159,7 +166,7 @@ class Contest:
         self.is_wanted = False
         if self.phase is Phase.ASKING:
             return self._give_up(now)
-        return self.stop(Why.UNWANTED)
+        return self.stop(Why.UNWANTED, now)
 
     def again(self, want: Want, now: float) -> None:
         """Take another wish for the same job."""
@@ -189,7 +196,8 @@ class Contest:
 
     def next_deadline(self) -> float:
         """Return when to call `tick`."""
-        due = min((r.again_s for r in self._releasing), default=NEVER)
+        releasing = self._releasing
+        due = min(one.again_s for one in releasing) if releasing else NEVER
         if self.phase is Phase.HOLDING:
             return min(due, self._renew_s, self._until_s - self._grace_s())
         if self.phase is Phase.STOPPING:
@@ -235,9 +243,10 @@ class Contest:
         if held.ballot == 0 and self.phase is Phase.LOOKING:
             if held.left_ms == 0:
                 return self._ask(now)
+            left_s = left_s if held.is_firm else min(left_s, LOOK_AGAIN_S)
             self._wait(now + left_s + self._delay(self.want))
         elif held.ballot == self.ballot and self.phase is Phase.ASKING:
-            self._refused[sender] = now + left_s
+            self._refused[sender] = now + (left_s if held.is_firm else 0.0)
             lists = self._electorate.lists(now)
             if not is_quorum(lists, set(self._electorate.asked(now)) - self._refused.keys()):
                 return self._give_up(now)
@@ -327,8 +336,8 @@ class Contest:
         self._failed += 1
         lefts = [until_s for until_s in self._refused.values() if until_s > now]
         pause_s = self._random.uniform(0.05, 0.15) * 2 ** min(self._failed, 3)
-        # Somebody else holds it, or two have asked at the same moment.
-        is_held = lefts and len(lefts) >= len(self._refused)
+        # Somebody else holds it, or several have asked at the same moment.
+        is_held = lefts and len(lefts) == len(self._refused)
         self._wait((min(lefts) if is_held else now) + pause_s + self._delay(self.want))
         release = Release(self.want.job, self._rid, self.ballot, self._serial, None, was_held=False)
         return self._release(release, now)
@@ -337,7 +346,7 @@ class Contest:
         view = self._electorate.view
         until_s = now + bound_s(view.lease_ms)
         again_s = now + LOOK_AGAIN_S
-        self._releasing.append(_Releasing(release, set(view.nodes), again_s, until_s))
+        self._releasing.append(_Releasing(release, set(view.nodes), again_s, LOOK_AGAIN_S, until_s))
         del self._releasing[:-4]
         return [Post(node, release) for node in view.nodes]
 
@@ -353,7 +362,8 @@ class Contest:
         outcomes: list[Outcome] = []
         for one in self._releasing:
             if now >= one.again_s:
-                one.again_s = now + LOOK_AGAIN_S
+                one.pause_s *= 2
+                one.again_s = now + one.pause_s
                 outcomes += [Post(node, one.message) for node in sorted(one.nodes)]
         return outcomes
 

@@ -41,6 +41,7 @@ class _Grant:
     ballot: int
     round: int
     serial: str
+    is_held: bool
     until_s: float
 
 
@@ -67,12 +68,11 @@ class Granter:
 
     def look(self, sender: Rid, look: Look, now: float) -> list[Post]:
         """Say for how long a lease is granted."""
-        left_s = self._left_s(look.job, now)
         waiting = self._looked.setdefault(look.job, {})
         if sender.node in waiting or len(waiting) < NODES_MAX:
             waiting[sender.node] = now
         self._prune(now)
-        return [Post(sender.node, Held(look.job, 0, _ms(left_s)))]
+        return [Post(sender.node, self._held(look.job, 0, now))]
 
     def ask(self, sender: Rid, ask: Ask, view: View, now: float, tock: int) -> list[Post]:
         """Grant a lease, or say why not.
@@ -87,7 +87,7 @@ class Granter:
         if self._is_stale(ask.stamp, view):
             return [Post(sender.node, Told(ask.group, view))]
         if now < self._muted_until_s or self._is_taken(sender, ask, now):
-            return [Post(sender.node, Held(ask.job, ask.ballot, _ms(self._left_s(ask.job, now))))]
+            return [Post(sender.node, self._held(ask.job, ask.ballot, now))]
         if ask.ballot <= self._seen.get(ask.job, {}).get(sender, 0):
             return []
         known = self._grants.get(ask.job)
@@ -96,9 +96,12 @@ class Granter:
             if known is not None and known.rid == sender:
                 until_s = max(until_s, known.until_s)
                 self._note_over(ask.job, sender, known.ballot)
-            self._grants[ask.job] = _Grant(sender, ask.ballot, ask.round, ask.serial, until_s)
+            self._grants[ask.job] = _Grant(
+                sender, ask.ballot, ask.round, ask.serial, ask.fence > 0, until_s
+            )
         elif ask.round > known.round:
             known.round, known.until_s = ask.round, max(until_s, known.until_s)
+            known.is_held = ask.fence > 0
         elif ask.round < known.round:
             return []
         return [Post(sender.node, Grant(ask.job, ask.ballot, ask.round, max(tock, ask.fence)))]
@@ -133,10 +136,12 @@ class Granter:
             return False
         return known.rid != sender or ask.ballot < known.ballot
 
-    def _left_s(self, job: str, now: float) -> float:
+    def _held(self, job: str, ballot: int, now: float) -> Held:
         known = self._grants.get(job)
-        until_s = max(self._muted_until_s, 0.0 if known is None else known.until_s)
-        return max(0.0, until_s - now)
+        muted_s = self._muted_until_s - now
+        left_s = max(muted_s, 0.0 if known is None else known.until_s - now)
+        is_firm = muted_s > 0 or (known is not None and known.is_held)
+        return Held(job, ballot, _ms(left_s), is_firm)
 
     def _note_over(self, job: str, rid: Rid, ballot: int) -> None:
         over = self._seen.setdefault(job, {})

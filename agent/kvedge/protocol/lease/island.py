@@ -101,7 +101,7 @@ class Island:
         """Do nothing: no lease ends here."""
         return []
 
-    def stop(self, why: Why, heir: str | None = None) -> list[Outcome]:
+    def stop(self, why: Why, now: float, heir: str | None = None) -> list[Outcome]:
         """Let the job end."""
         if self.phase is not Phase.HOLDING:
             return []
@@ -111,7 +111,7 @@ class Island:
     def unwant(self, now: float) -> list[Outcome]:
         """Run it no longer."""
         self.is_wanted = False
-        return self.stop(Why.UNWANTED)
+        return self.stop(Why.UNWANTED, now)
 
     def again(self, want: Want, now: float) -> None:
         """Take another wish for the same job."""
@@ -182,7 +182,7 @@ class Island:
         if self._other is not None and self._other.node == node:
             self._other = None
             if self.phase is Phase.WAITING:
-                self._wake_s = now + self._delay(self.want)
+                self._wake_s = max(now, self._ready_s) + self._delay(self.want)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Island:
             if (hold.fence, sender) < (self.fence, self._rid):
                 return [Post(sender.node, Hold(self.want.job, self.fence))]
             self._other = sender
-            return self.stop(Why.SECOND)
+            return self.stop(Why.SECOND, now)
         self._other = sender
         self._wait(now + self._lease_s + self._delay(self.want))
         return []

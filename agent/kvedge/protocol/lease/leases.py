@@ -181,7 +181,7 @@ class Leases:
             heir: Who; None: whoever is the best.
         """
         known = self._contests.get(job)
-        return [] if known is None else self._settle(known.stop(Why.HANDED_OVER, heir), now)
+        return [] if known is None else self._settle(known.stop(Why.HANDED_OVER, now, heir), now)
 
     def drain(self, now: float, *, is_draining: bool) -> list[Event]:
         """Hand over all jobs and take none, until the opposite is said; granting goes on."""
@@ -189,7 +189,7 @@ class Leases:
         events = []
         for contest in list(self._contests.values()):
             if is_draining:
-                events += self._settle(contest.stop(Why.HANDED_OVER), now)
+                events += self._settle(contest.stop(Why.HANDED_OVER, now), now)
             contest.is_wanted = not is_draining and contest.is_wanted
         return events
 
@@ -241,9 +241,11 @@ class Leases:
 
     def next_deadline(self) -> float | None:
         """Return when to call `tick`; None: not before something else happens."""
-        due = min((one.next_deadline() for one in self._contests.values()), default=NEVER)
-        for known in self._electorates.values():
-            due = min(due, known.next_deadline())
+        due = NEVER
+        for part in (*self._contests.values(), *self._electorates.values()):
+            part_due = part.next_deadline()
+            if part_due < due:
+                due = part_due
         return None if due == NEVER else due
 
     def tick(self, now: float) -> list[Event]:
@@ -379,20 +381,26 @@ class Leases:
     def _settle(self, outcomes: Sequence[Outcome], now: float) -> list[Event]:
         """Turn what the parts want into what the owner does."""
         events: list[Event] = []
+        if not outcomes:
+            return events
         todo = deque(outcomes)
+        last: Message | None = None
+        body = b""
         while todo:
             outcome = todo.popleft()
-            match outcome:
-                case Post(to=to, message=message):
-                    if to == self._rid.node:
-                        todo.extend(self._take(self._rid, message, now))
-                    else:
-                        events.append(Outgoing(Kind.LEASE, to, packed(message)))
-                case electorates.Write(posts=posts):
-                    self._observe_views(events)
-                    events.append(self._keep(posts))
-                case _:
-                    events.append(outcome)
+            if isinstance(outcome, Post):
+                if outcome.to == self._rid.node:
+                    todo.extend(self._take(self._rid, outcome.message, now))
+                    continue
+                if outcome.message is not last:  # mostly the same one for all voters
+                    last = outcome.message
+                    body = packed(last)
+                events.append(Outgoing(Kind.LEASE, outcome.to, body))
+            elif isinstance(outcome, electorates.Write):
+                self._observe_views(events)
+                events.append(self._keep(outcome.posts))
+            else:
+                events.append(outcome)
         return events
 
     def _observe_views(self, events: list[Event]) -> None:

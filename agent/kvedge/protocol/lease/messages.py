@@ -71,11 +71,20 @@ class Grant(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Somebody else has it, for so long; 0 where nobody has.  Ballot 0 answers a look."""
+    """The lease is not free.
+
+    Attributes:
+        job: Which.
+        ballot: Of the question; 0 answers a look.
+        left_ms: For how long; 0: it is free.
+        is_firm: Somebody holds it, or nothing may be granted so soon after a start.  Otherwise
+            somebody tries to get it, and may give up at any moment.
+    """
 
     job: str
     ballot: int
     left_ms: int
+    is_firm: bool
 
 
 class Release(NamedTuple):
@@ -246,6 +255,10 @@ def _require(condition: bool) -> None:  # noqa: FBT001 -- reads as a sentence
         raise RemoteProtocolError("a server's message about leases is wrong")
 
 
+def _checked(check: Check, given: Any) -> Any:
+    return check(given)
+
+
 _COUNT, _TOCK = _number(_NUMBER_MAX), _number(TOCK_MAX)
 _LEASE = _number(_LEASE_MAX_MS)
 _VOTERS = _parts(Voters, _COUNT, _nodes, _LEASE)
@@ -258,7 +271,7 @@ _TABLE: tuple[tuple[Callable[..., Message], tuple[Check, ...]], ...] = (
     (Look, (_name, _name)),
     (Ask, (_name, _name, _COUNT, _COUNT, _rank, _TOCK, _LEASE, _name)),
     (Grant, (_name, _COUNT, _COUNT, _TOCK)),
-    (Held, (_name, _COUNT, _COUNT)),
+    (Held, (_name, _COUNT, _COUNT, _flag)),
     (Release, (_name, _RID, _COUNT, _name, _maybe(_name), _flag)),
     (Released, (_name, _COUNT)),
     (Free, (_name, _maybe(_name))),
@@ -291,5 +304,5 @@ def read(body: bytes) -> Message | None:
         return None
     make, checks = _TABLE[verb]
     _require(len(fields) >= len(checks))
-    message: Message = make(*[check(field) for check, field in zip(checks, fields, strict=False)])
+    message: Message = make(*map(_checked, checks, fields))
     return message
