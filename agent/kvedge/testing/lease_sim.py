@@ -62,7 +62,7 @@ class LeaseFaults:
     late_s: float = 3.0
     drift: float = 0.01
     stubborn: float = 0.1
-    every_s: float = 12.0
+    every_s: float = 15.0
     fates: tuple[str, ...] = (
         *("crash", "crash", "restart", "pause", "pause", "sleep", "split", "split", "heal", "heal"),
         *("voters", "voters", "hand_over", "job_dies", "power", "want", "drain"),

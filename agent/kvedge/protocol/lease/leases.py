@@ -114,7 +114,7 @@ class Leases:
         self._contests: dict[str, Contest | Island] = {}
         self._loads: Mapping[str, float] = {}
         self._is_draining = False
-        self._ready_s = now + 0.0
+        self._ready_s = now
         self._waiting: dict[int, tuple[Post, ...]] = {}  # for the disk
         self._marks: dict[int, int] = {}
         self._kept_number = 0
@@ -201,7 +201,14 @@ class Leases:
     # --- voters -------------------------------------------------------------------------------
 
     def learn(self, group: str, view: View, now: float) -> list[Event]:
-        """Take note of voters that are known to count; of one epoch the first list stays."""
+        """Take note of voters that are known to count; of one epoch the first list stays.
+
+        Args:
+            group: Whose.
+            view: As `Changed` told it, the list before included: without that, leases that were
+                granted under it would be overlooked.
+            now: Boottime in seconds.
+        """
         known = self._electorates.get(group)
         if known is None:
             self._electorates[group] = self._electorate(group, Kept(view), now)
