@@ -21,6 +21,7 @@ from kvedge.clock import Clock
 from kvedge.errors import AgentError, BadSetting, NameTaken, ServerFailure, StorageError
 from kvedge.model.entry import has_fence
 from kvedge.model.path import KEY_FIRST
+from kvedge.model.path import Path as TreePath
 from kvedge.model.stamp import RANDOM_BITS, Rid, new_incarnation
 from kvedge.model.value import MISSING, pack
 from kvedge.protocol.replication import Copied
@@ -33,7 +34,7 @@ from kvedge.server.logs import DiskLog, Log, MemoryLog
 from kvedge.server.network import Network
 from kvedge.server.records import Loaded, seen_payloads, snapshot_payloads
 from kvedge.server.recovery import Saved, save
-from kvedge.server.remote import Deputy, Write
+from kvedge.server.remote import Deputy, Write, away
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Pending, Store
 from kvedge.server.streams import Watchers
@@ -232,8 +233,13 @@ class Server:
         network.begin(copied, saved)
 
     def carry_out(self, request: Write, deputy: Deputy) -> None:
-        """Make a write that another server asks for."""
-        carry_out(request, deputy)
+        """Make a write that another server asks for, if its home is here, as far as we know."""
+        home = self.homes.of(request.path)
+        if home in (None, self.store.rid.node):
+            carry_out(request, deputy)
+        else:
+            assert home is not None
+            deputy.fail(0, away(home, str(TreePath.from_key(request.path))))
 
     def close_log(self) -> None:
         """Write out what is left; blocks."""

@@ -10,9 +10,13 @@ import pytest
 
 from kvedge import limits
 from kvedge.errors import BadSetting, WriteRefused, WriteUncertain
+from kvedge.model.path import P
+from kvedge.model.places import HOMES
 from kvedge.model.stamp import Rid
-from kvedge.model.value import MISSING
+from kvedge.model.value import MISSING, packb, unpack
+from kvedge.protocol.messages import SetValue
 from kvedge.server.records import Loaded
+from kvedge.server.remote import Deputy
 from kvedge.server.server import Server, _base, run_server
 from kvedge.server.settings import ServerSettings
 from kvedge.server.store import Store
@@ -149,3 +153,20 @@ async def test_in_memory(clock: HandClock) -> None:
         assert server.beats != server.beats
     async with run_server(ServerSettings("me", initial=MISSING), clock=clock) as server:
         assert server.store.get(b"") is None
+
+
+@pytest.mark.parametrize(("home", "is_made"), [("me", True), ("other", False), (None, True)])
+async def test_a_write_for_another_server_is_made_where_the_home_is(
+    real: Server, server: Any, home: str | None, *, is_made: bool
+) -> None:
+    """Who asks may not have heard yet that it has moved."""
+    if home is not None:
+        place = (HOMES / "door").key
+        real.store.write(place, packb(home), wall_ms=None, relaxed=False, done=lambda _: None)
+        real.confirm(server.log.number, server.log.number)
+    replies: list[bytes] = []
+    deputy = Deputy(real.store, real.fences, lambda: None, replies.append)
+    real.carry_out(SetValue(P("door.lock").key, packb(1)), deputy)
+    real.confirm(server.log.number, server.log.number)
+    assert ("failed" in unpack(replies[0])) is not is_made
+    assert (real.store.get(P("door.lock").key) is not None) is is_made
