@@ -18,7 +18,7 @@ HOUR_S = 3600.0
 LEASE_S = 5.0
 
 # Boards, voters, milliseconds of a lease, hours: a hundred in all.
-CROWDS = ((5, 3, 5000, 20), (5, 5, 10_000, 30), (8, 3, 10_000, 20), (5, 4, 10_000, 30))
+CROWDS = ((5, 3, 5000, 10), (5, 5, 10_000, 45), (8, 3, 10_000, 10), (5, 4, 15_000, 35))
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def test_two_never_hold_in_a_hundred_hours(crowd: tuple[int, int, int, int]) -> 
     nodes, voters, lease_ms, hours = crowd
     held_s = 0.0
     changed = 0
-    for seed in range(hours // 2):
+    for seed in range(hours):
         sim = LeaseSim(seed, nodes=nodes, voters=voters, lease_ms=lease_ms)
-        sim.run_until(2 * HOUR_S)  # raises where two execute the job, or a fence does not rise
+        sim.run_until(HOUR_S)  # raises where two execute the job, or a fence does not rise
         held_s += sim.held_s
         changed += sim.epoch
         gc.collect()

@@ -458,7 +458,7 @@ class LeaseSim:
                 continue
             self.sent_count += 1
             draw = random.random()
-            if draw < faults.loss:
+            if draw < faults.loss or self._is_cut(rid.node, name):
                 continue
             for _ in range(2 if draw < faults.loss + faults.twice else 1):
                 delay = 0.0005 + random.random() * 0.01
@@ -468,10 +468,13 @@ class LeaseSim:
 
     def _delivery(self, sender: Rid, to: Board, body: bytes) -> Callable[[], None]:
         def deliver() -> None:
-            if self._sides.get(sender.node, 0) == self._sides.get(to.name, 0):
+            if to.is_up and not self._is_cut(sender.node, to.name):
                 to.receive(sender, body)
 
         return deliver
+
+    def _is_cut(self, one: str, other: str) -> bool:
+        return self._sides.get(one, 0) != self._sides.get(other, 0)
 
     def split(self, sides: dict[str, int]) -> None:
         """Cut the network; nodes that are not named are on side 0."""
@@ -590,7 +593,7 @@ class LeaseSim:
 
     def _fate_voters(self, board: Board) -> None:
         if board.is_up and board.wakes_s is None:
-            count = self.random.choice((3, 3, 4, 5))
+            count = min(self.random.choice((3, 3, 4, 5)), self.nodes)
             self.change_voters(board, self.random.sample(sorted(self.boards), count))
 
     def _fate_hand_over(self, board: Board) -> None:

@@ -17,16 +17,19 @@ from enum import Enum
 from random import Random
 
 from kvedge.model.stamp import TOCK_MAX, Rid
-from kvedge.protocol.lease.contest import HEIR_FIRST_S, NEVER
+from kvedge.protocol.lease.contest import HEIR_FIRST_S, NEVER, PATIENCE_S
 from kvedge.protocol.lease.granting import Post
 from kvedge.protocol.lease.messages import Claim, Free, Hold
-from kvedge.protocol.lease.terms import Run, Stop, Vouched, Want, Why
+from kvedge.protocol.lease.terms import Kill, Run, Stop, Vouched, Want, Why
 
 HOLD_INTERVAL_S = 0.75
 """Between two words of a holder: one may be lost, and two holders meet within two seconds."""
 
 CLAIM_S = 0.3
 """For so long a server listens before it takes a job: a broker takes milliseconds."""
+
+SECOND_S = 0.75
+"""A job that runs elsewhere as well is killed after this, if it does not stop."""
 
 RANK_MAX = (1 << 53) - 1
 
@@ -40,7 +43,7 @@ class Phase(Enum):
     STOPPING = "stopping"
 
 
-Outcome = Post | Run | Stop
+Outcome = Post | Run | Stop | Kill
 
 
 class Island:
@@ -85,7 +88,7 @@ class Island:
         self.ballot = 0
         self.fence = 0
         self._rank = 0
-        self._say_s = NEVER
+        self._say_s = self._kill_s = NEVER
         self._other: Rid | None = None
         self._other_fence = 0
         self._heir: str | None = None
@@ -98,7 +101,10 @@ class Island:
     # --- what the owner wants -----------------------------------------------------------------
 
     def expired(self, now: float) -> list[Outcome]:
-        """Do nothing: no lease ends here."""
+        """Kill what was asked to stop and does not."""
+        if self.phase is Phase.STOPPING and now >= self._kill_s:
+            self._kill_s = NEVER
+            return [Kill(self.want.job, self.ballot)]
         return []
 
     def stop(self, why: Why, now: float, heir: str | None = None) -> list[Outcome]:
@@ -106,7 +112,8 @@ class Island:
         if self.phase is not Phase.HOLDING:
             return []
         self.phase, self._heir = Phase.STOPPING, heir
-        return [Stop(self.want.job, self.ballot, why, NEVER)]
+        self._kill_s = now + (SECOND_S if why is Why.SECOND else PATIENCE_S)
+        return [Stop(self.want.job, self.ballot, why, self._kill_s)]
 
     def unwant(self, now: float) -> list[Outcome]:
         """Run it no longer."""
@@ -128,7 +135,7 @@ class Island:
             return []
         was_stopped = self.phase is Phase.STOPPING and self._other is not None
         heir, self._heir = self._heir, None
-        self.phase, self._say_s = Phase.WAITING, NEVER
+        self.phase, self._say_s, self._kill_s = Phase.WAITING, NEVER, NEVER
         if was_stopped:  # the other one goes on
             self._wake_s = now + self._lease_s + self._delay(self.want)
             return []
@@ -143,7 +150,7 @@ class Island:
     def next_deadline(self) -> float:
         """Return when to call `tick`."""
         if self.phase in (Phase.HOLDING, Phase.STOPPING):
-            return self._say_s
+            return min(self._say_s, self._kill_s)
         return self._wake_s if self.is_wanted else NEVER
 
     def tick(self, now: float) -> list[Outcome]:
